@@ -1,0 +1,124 @@
+"""Every check and every job, each in an environment of its own.
+
+python3 noxfile.py                        lint, types and every CPU test
+python3 noxfile.py -s demo                the main job: train on real images with the loss
+python3 noxfile.py -l                     all the sessions
+python3 noxfile.py -t gpu                 by tag: a device or a backend
+nox --no-venv -s "tests(torch-gpu)"       in the Python at hand, nothing installed
+
+Python and pip are all it needs; `nox ...` is the same as `python3 noxfile.py ...`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+try:
+    import nox
+except ModuleNotFoundError:  # then get it into .venv, and run this file again there
+    home = ROOT / ".venv"
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    ask = [python, "-c", "import importlib.util as u; exit(u.find_spec('nox') is None)"]
+    if not python.exists() or subprocess.call(ask):
+        venv.create(home, with_pip=True)
+        subprocess.check_call([python, "-m", "pip", "install", "--quiet", "nox"])
+    sys.exit(subprocess.call([python, __file__, *sys.argv[1:]]))
+
+# A new backend is a line here and an extra of its name in pyproject.toml.
+DEVICES = {
+    "numpy": ["cpu"],
+    "torch": ["cpu", "gpu"],
+}
+COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[backend]]
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"  # pip, not uv: nothing more to install
+nox.options.reuse_venv = "yes"  # pip brings a kept environment up to date in seconds
+nox.options.sessions = ["lint", "types"] + [
+    f"tests({backend}-{device})" for backend, device in COMBINATIONS if device == "cpu"
+]
+
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+
+def install(session: nox.Session, *packages: str, group: str) -> None:
+    """Put packages and a dependency group into the session's own environment."""
+    if session.venv_backend != "none":
+        tools = nox.project.dependency_groups(PYPROJECT, group)
+        session.install("-c", "constraints.txt", *packages, *tools)
+    else:  # --no-venv: what is at hand must do, and the package is run from its sources
+        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH")]
+        session.env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting, spelling and pyproject.toml."""
+    install(session, group="lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("codespell")
+    session.run("validate-pyproject", "pyproject.toml")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the package, checked against the frameworks' own."""
+    install(session, "-e.[torch]", group="types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+@nox.parametrize(
+    ["backend", "device"],
+    [nox.param(*pair, id="-".join(pair), tags=list(pair)) for pair in COMBINATIONS],
+)
+def tests(session: nox.Session, backend: str, device: str) -> None:
+    """Tests of one backend on one device; a device that is missing fails."""
+    install(session, "-e." if backend == "numpy" else f"-e.[{backend}]", group="test")
+    chosen = ["--backend", backend, "--device", device, "--require"]
+    session.run("python", "-m", "pytest", *chosen, *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train an encoder on real images; print accuracies, save a figure."""
+    install(session, "-e.[torch]", group="demo")
+    session.run("python", "examples/simclr_digits.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as HTML; an unresolved reference fails."""
+    install(session, "-e.", group="docs")
+    session.run("python", "-m", "sphinx", "-EnW", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time and memory against the usual ways to write the loss."""
+    install(session, "-e.[torch]", group="bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(reuse_venv=False)  # so that nothing but the wheel can serve the last line
+def build(session: nox.Session) -> None:
+    """Source archive and wheel, and the wheel tried out."""
+    install(session, group="build")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    made = [str(path) for path in Path("dist").iterdir()]
+    session.run("python", "-m", "twine", "check", "--strict", *made)
+    if session.venv_backend != "none":
+        session.install(*(path for path in made if path.endswith(".whl")))
+    session.run("python", "-m", "ntxent")
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)  # where nox looks for this file
+    nox.main()

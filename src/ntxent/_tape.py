@@ -1,0 +1,186 @@
+"""A tape for closed-form gradients: what NumPy lacks, and what makes PyTorch's small batches fast.
+
+A `Rule` computes a value and says how a gradient flows back: (value, residuals, pullback), with
+`pullback(residuals, g)` giving one gradient, or None, for each input. The residuals are apart from
+the pullback so that PyTorch can own their memory (`save_for_backward`); the tape itself holds only
+structure. It imports no framework.
+
+One node of PyTorch's own autograd costs 3 to 5 microseconds a direction and the loss has twenty of
+them, which is half the time of a batch of 16; a record here costs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Array = Any
+Pullback = Callable[..., "tuple[Array | None, ...]"]
+Rule = Callable[..., "tuple[Array, tuple[Any, ...], Pullback]"]
+
+
+class Tape:
+    """The steps of one evaluation, in order.
+
+    A record is (places of the inputs, place of the output, number of residuals, pullback); arrays
+    that were not traced have no place.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.records: list[tuple[list[int | None], int, int, Pullback]] = []
+        self.residuals: list[Any] = []
+
+    def watch(self, value: Array) -> Traced:
+        """An array whose gradient is wanted."""
+        place = self.size
+        self.size = place + 1
+        return Traced(value, self, place)
+
+    def apply(self, rule: Rule, inputs: Sequence[Any]) -> Traced:
+        """Run a rule on inputs, traced or not, and record it."""
+        arrays, places = [], []
+        for x in inputs:
+            traced = type(x) is Traced
+            arrays.append(x.value if traced else x)
+            places.append(x.place if traced else None)
+        value, residuals, pullback = rule(*arrays)
+        self.records.append((places, self.size, len(residuals), pullback))
+        self.residuals += residuals
+        self.size += 1
+        return Traced(value, self, self.size - 1)
+
+    def gradients(
+        self, output: int, upstream: Array, watched: Sequence[int | None], residuals: Sequence[Any]
+    ) -> list[Array | None]:
+        """The gradients at the watched places, given the upstream gradient at the output."""
+        grads = {output: upstream}
+        end = len(residuals)
+        for places, made, count, pullback in reversed(self.records):
+            start, stop = end - count, end
+            end = start
+            arrived = grads.pop(made, None)
+            if arrived is None:
+                continue
+            for place, grad in zip(places, pullback(residuals[start:stop], arrived), strict=True):
+                if place is not None and grad is not None:
+                    grads[place] = grads[place] + grad if place in grads else grad
+        return [None if place is None else grads.get(place) for place in watched]
+
+
+class Traced:
+    """An array on a tape. It has the shape, the dtype and the arithmetic of an array, no more."""
+
+    __slots__ = ("place", "tape", "value")
+
+    def __init__(self, value: Array, tape: Tape, place: int) -> None:
+        self.value, self.tape, self.place = value, tape, place
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __repr__(self) -> str:
+        return f"Traced({self.value!r})"
+
+    def __add__(self, other: Any) -> Traced:
+        return self.tape.apply(add, (self, other))
+
+    def __radd__(self, other: Any) -> Traced:
+        return self.tape.apply(add, (other, self))
+
+    def __sub__(self, other: Any) -> Traced:
+        return self.tape.apply(subtract, (self, other))
+
+    def __rsub__(self, other: Any) -> Traced:
+        return self.tape.apply(subtract, (other, self))
+
+    def __mul__(self, other: Any) -> Traced:
+        return self.tape.apply(multiply, (self, other))
+
+    def __rmul__(self, other: Any) -> Traced:
+        return self.tape.apply(multiply, (other, self))
+
+    def __truediv__(self, other: Any) -> Traced:
+        return self.tape.apply(divide, (self, other))
+
+    def __rtruediv__(self, other: Any) -> Traced:
+        return self.tape.apply(divide, (other, self))
+
+    def __neg__(self) -> Traced:
+        return self.tape.apply(subtract, (0.0, self))
+
+    __array_ufunc__ = None  # an ndarray on the left hands the operation over
+
+
+def untraced(value: Any) -> Any:
+    """The array behind a traced one; anything else as it is."""
+    return value.value if type(value) is Traced else value
+
+
+def traceable(rule: Rule) -> Callable[..., Any]:
+    """A function that records itself if any of its inputs is traced, and only computes otherwise."""
+
+    def apply(*inputs: Any) -> Any:
+        for value in inputs:
+            if type(value) is Traced:
+                return value.tape.apply(rule, inputs)
+        return rule(*inputs)[0]
+
+    return apply
+
+
+def add(a: Any, b: Any) -> tuple[Array, tuple[Any, ...], Pullback]:
+    def pullback(_: Any, g: Array) -> tuple[Array, ...]:
+        return fitted(g, shapes[0]), fitted(g, shapes[1])
+
+    shapes = shape(a), shape(b)
+    return a + b, (), pullback
+
+
+def subtract(a: Any, b: Any) -> tuple[Array, tuple[Any, ...], Pullback]:
+    def pullback(_: Any, g: Array) -> tuple[Array, ...]:
+        return fitted(g, shapes[0]), fitted(-g, shapes[1])
+
+    shapes = shape(a), shape(b)
+    return a - b, (), pullback
+
+
+def multiply(a: Any, b: Any) -> tuple[Array, tuple[Any, ...], Pullback]:
+    def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:
+        a, b = residuals
+        return fitted(g * b, shape(a)), fitted(g * a, shape(b))
+
+    return a * b, (a, b), pullback
+
+
+def divide(a: Any, b: Any) -> tuple[Array, tuple[Any, ...], Pullback]:
+    def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:
+        a, b = residuals
+        return fitted(g / b, shape(a)), fitted(-(g / b) * (a / b), shape(b))
+
+    return a / b, (a, b), pullback
+
+
+def shape(value: Any) -> tuple[int, ...]:
+    """The shape of an array, () for a number."""
+    return tuple(getattr(value, "shape", ()))
+
+
+def fitted(grad: Array, wanted: tuple[int, ...]) -> Array:
+    """The gradient of something that was broadcast: the sum over what it was spread to."""
+    if tuple(grad.shape) == wanted:
+        return grad
+    if wanted == ():
+        return grad.sum()
+    raise TypeError(
+        f"arithmetic on losses takes equal shapes, or a number; got {wanted} where the result has "
+        f"{tuple(grad.shape)}. Reshape or reduce one of them first."
+    )

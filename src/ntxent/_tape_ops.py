@@ -1,0 +1,205 @@
+"""The O(n d) operations of `_formula.py` with their derivatives, for the backends on a tape.
+
+NumPy and PyTorch name what is needed here alike, so `xp` is either module and each rule stands once.
+JAX and TensorFlow differentiate for themselves and need no rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ntxent._tape import Array, Pullback, traceable, untraced
+
+Ruled = tuple[Array, tuple[Any, ...], Pullback]
+
+
+def is_array(value: Any) -> bool:
+    """Whether a temperature or a scale is an array (or a traced one), not a number."""
+    return type(value) is not float and hasattr(value, "dtype")
+
+
+class TapeOps:
+    """`_formula.Ops` without the hot operation, over numpy or torch."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        self.stack = traceable(self._stack)
+        self.stack_unit = traceable(self._stack_unit)
+        self.partner_logits = traceable(self._partner_logits)
+        self.partner_contrast = traceable(self._partner_contrast)
+        self.contrast = traceable(self._contrast)
+        self.logaddexp = traceable(self._logaddexp)
+        self.mean = traceable(self._mean)
+        self.sum = traceable(self._sum)
+        self._inverse_rule = traceable(self._inverse)
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        """The array in the dtype, itself where it has it."""
+        raise NotImplementedError
+
+    def inverse(self, temperature: Any, like: Array) -> Any:
+        """1/temperature: a float for a number, an array of `like`'s dtype for an array."""
+        if not is_array(temperature):
+            return 1 / float(temperature)
+        return self._inverse_rule(temperature, untraced(like))
+
+    def _inverse(self, temperature: Array, like: Array) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
+            (inverse,) = residuals
+            return self.cast(-g * inverse * inverse, dtype), None
+
+        dtype, wide = temperature.dtype, self.cast(temperature, like.dtype)
+        # The value may be on a device, and reading it would wait: NaN says what a check can't.
+        proper = (wide > 0) & (wide < math.inf)
+        inverse = self.xp.where(proper, 1 / wide, math.nan * wide)
+        return inverse, (inverse,), pullback
+
+    def _stack(self, *views: Array) -> Ruled:
+        def pullback(_: Any, g: Array) -> Sequence[Array]:
+            return self.chunks(self.cast(g, dtype), count)
+
+        dtype, count = views[0].dtype, len(views)
+        return self.widened(self.xp.concatenate(views)), (), pullback
+
+    def _stack_unit(self, *views: Array) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> Sequence[Array]:
+            unit, inverse = residuals
+            tangent = self.minus_product(g, (g * unit).sum(1, keepdims=True), unit)
+            return self.chunks(self.cast(tangent * inverse, dtype), count)
+
+        dtype, count = views[0].dtype, len(views)
+        rows = self.widened(self.xp.concatenate(views))
+        inverse = self.inverse_lengths(rows)
+        unit = rows * inverse
+        return unit, (unit, inverse), pullback
+
+    def widened(self, rows: Array) -> Array:
+        """The rows in float32 if they were shorter."""
+        return rows if rows.dtype == self.xp.float64 else self.cast(rows, self.xp.float32)
+
+    def chunks(self, rows: Array, count: int) -> Sequence[Array]:
+        """The rows of each of so many stacked arrays."""
+        raise NotImplementedError
+
+    def inverse_lengths(self, rows: Array) -> Array:
+        """1 / length of each row, (n, 1), or 0 where that is infinite: a zero row stays zero.
+
+        The length itself is taken in float64, as the square of a float32 may leave float32's range;
+        a float64 is divided by the largest entry of its row first.
+        """
+        if rows.dtype != self.xp.float64:
+            return self.no_infinity(self.cast(self.xp.reciprocal(self.norms(rows)), rows.dtype))
+        largest = self.xp.amax(abs(rows), 1, keepdims=True)
+        largest = self.xp.where(largest == 0, 1.0, largest)
+        return self.no_infinity(self.xp.reciprocal(self.norms(rows / largest) * largest))
+
+    def norms(self, rows: Array) -> Array:
+        """The root of the sum of squares of each row, (n, 1), in float64."""
+        raise NotImplementedError
+
+    def no_infinity(self, array: Array) -> Array:
+        """The array with 0 for infinity."""
+        raise NotImplementedError
+
+    def _partner_logits(self, rows: Array, shift: int, scale: Any) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
+            scale, dots, *pair = residuals
+            grad_scale = (g * dots).sum() if is_array(scale) else None
+            return self.dot_gradient(g * scale, shift, *pair), None, grad_scale
+
+        dots, *pair = self.partner_dots(rows, shift)
+        return dots * scale, (scale, dots, *pair), pullback
+
+    def _partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
+            x, y, scale, dots, *pair = residuals
+            weight = self.softplus_gradient(g, x, y)
+            grad_scale = -(weight * dots).sum() if is_array(scale) else None
+            return weight, self.dot_gradient(weight * -scale, shift, *pair), None, grad_scale
+
+        dots, *pair = self.partner_dots(rows, shift)
+        x = self.minus_product(lse, dots, scale)
+        y = self.log1pexp(x)
+        return y, (x, y, scale, dots, *pair), pullback
+
+    def partner_dots(self, rows: Array, shift: int) -> tuple[Array, Array, Array | None]:
+        """The dot product of row i with row i + shift, and what its derivative needs."""
+        partners = self.xp.roll(rows, -shift, 0)
+        mutual = 2 * shift == rows.shape[0]
+        return self.row_dot(rows, partners), partners, None if mutual else rows
+
+    def dot_gradient(self, g: Array, shift: int, partners: Array, rows: Array | None) -> Array:
+        """The gradient of the rows from g, that of their dot products."""
+        if rows is None:  # rows i + shift and i - shift are one, the partner
+            return self.column(g + self.xp.roll(g, shift, 0)) * partners
+        column = self.column(g)
+        return self.xp.roll(column * rows, shift, 0) + column * partners
+
+    def row_dot(self, a: Array, b: Array) -> Array:
+        """The dot product of each row of `a` with the same row of `b`."""
+        raise NotImplementedError
+
+    def column(self, x: Array) -> Array:
+        """A vector as a column, (n, 1)."""
+        return x[:, None]
+
+    def minus_product(self, a: Array, b: Array, c: Array) -> Array:
+        """a - b * c."""
+        return a - b * c
+
+    def _contrast(self, lse: Array, positive: Array) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:
+            grad = self.softplus_gradient(g, *residuals)
+            return grad, -grad
+
+        x = lse - positive
+        y = self.log1pexp(x)
+        return y, (x, y), pullback
+
+    def log1pexp(self, x: Array) -> Array:
+        """log(1 + exp(x)) to the last digit."""
+        raise NotImplementedError
+
+    def softplus_gradient(self, g: Array, x: Array, softplus: Array) -> Array:
+        """g times the derivative of softplus, also to the last digit where that is small."""
+        return g * self.xp.exp(x - softplus)
+
+    def _logaddexp(self, a: Array, b: Array) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:
+            a, b, y = residuals
+            return g * self.xp.exp(a - y), g * self.xp.exp(b - y)
+
+        y = self.xp.logaddexp(a, b)
+        return y, (a, b, y), pullback
+
+    def _mean(self, x: Array) -> Ruled:
+        def pullback(_: Any, g: Array) -> tuple[Array]:
+            return (self.spread(g / size, size),)
+
+        size = x.shape[0]
+        return x.mean(), (), pullback
+
+    def _sum(self, x: Array) -> Ruled:
+        def pullback(_: Any, g: Array) -> tuple[Array]:
+            return (self.spread(g, size),)
+
+        size = x.shape[0]
+        return x.sum(), (), pullback
+
+    def spread(self, x: Array, size: int) -> Array:
+        """A number as a vector."""
+        raise NotImplementedError
+
+    def repeat(self, ids: Array, times: int) -> Array:
+        """The ids over and over, once a view."""
+        return self.xp.concatenate((ids,) * times)
+
+    def all_equal(self, ids: Array) -> bool:
+        """Whether all ids are one and the same."""
+        return bool((ids == ids[0]).all())
+
+    def device(self, array: Array) -> Any:
+        """Where the array lives."""
+        return untraced(array).device

@@ -1,0 +1,132 @@
+"""The `Ops` of PyTorch: the tape's rules over torch, the hot operation, and the way into autograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntxent._tape import Tape, Traced
+from ntxent._tape_ops import TapeOps
+from ntxent.torch._pair_logsumexp import IMPLEMENTATIONS, choose, pair_logsumexp
+
+Loss = Callable[[Sequence[Any], Any, str], Any]
+
+
+class TorchOps(TapeOps):
+    """`_formula.Ops` for tensors."""
+
+    BACKEND = "torch"
+    ARRAY = Tensor
+    ARRAY_NAME = "torch.Tensor"
+    FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
+    INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+    IMPLEMENTATIONS = IMPLEMENTATIONS
+    pair_logsumexp = staticmethod(pair_logsumexp)
+
+    def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
+        return array if array.dtype == dtype else array.to(dtype)
+
+    def log1pexp(self, x: Tensor) -> Tensor:
+        # Past its default threshold of 20 softplus returns x itself, 1e-10 off in float64.
+        return F.softplus(x, threshold=40.0)
+
+    def softplus_gradient(self, g: Tensor, x: Tensor, softplus: Tensor) -> Tensor:
+        del softplus
+        return torch.sigmoid(x).mul_(g)
+
+    def chunks(self, rows: Tensor, count: int) -> Sequence[Tensor]:
+        return rows.chunk(count)
+
+    def norms(self, rows: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(rows, 2, 1, keepdim=True, dtype=torch.float64)
+
+    def no_infinity(self, array: Tensor) -> Tensor:
+        return array.nan_to_num(math.nan, 0.0)
+
+    def column(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1)  # indexing with None takes twice as long
+
+    def minus_product(self, a: Tensor, b: Tensor, c: float | Tensor) -> Tensor:
+        if isinstance(c, Tensor):
+            return torch.addcmul(a, b, c, value=-1)
+        return torch.sub(a, b, alpha=c)
+
+    def spread(self, x: Tensor, size: int) -> Tensor:
+        return x.expand(size)
+
+    def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.linalg.vecdot(a, b)
+
+    def number(self, temperature: Tensor) -> None:
+        """Nothing: reading a tensor's value would wait for its device."""
+
+    def evaluate(
+        self, loss: Loss, views: Sequence[Tensor], temperature: Any, implementation: str | None
+    ) -> Tensor:
+        """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
+        name = implementation or choose(views[0].device)
+        if name != "dense" and torch.is_grad_enabled():
+            value: Tensor = _OnTape.apply(loss, name, temperature, *views)
+        else:
+            value = loss(views, temperature, name)
+        return value
+
+
+OPS = TorchOps(torch)
+
+
+class _OnTape(torch.autograd.Function):
+    """A loss as one node of autograd's graph, differentiated by its tape."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Loss, name: str, temperature: Any, *views: Tensor) -> Tensor:
+        inputs = (temperature, *views)
+        needed = ctx.needs_input_grad[2:]
+        if not any(needed):
+            value: Tensor = loss(views, temperature, name)
+            return value
+        tape = Tape()
+        watched = [tape.watch(x) if need else x for x, need in zip(inputs, needed, strict=True)]
+        output = loss(watched[1:], watched[0], name)
+        # Tensors are handed to autograd, which frees them after the backward pass (and lets hooks
+        # offload them); the tape keeps its structure and the few numbers among its residuals.
+        tensors: list[Tensor | None] = []
+        numbers: list[Any] = []
+        for x in (*inputs, *tape.residuals):
+            tensor = isinstance(x, Tensor)
+            tensors.append(x if tensor else None)
+            numbers.append(None if tensor else x)
+        tape.residuals = []
+        ctx.save_for_backward(*tensors)
+        ctx.numbers = numbers
+        ctx.loss, ctx.tape, ctx.output = loss, tape, output.place
+        ctx.watched = [x.place if type(x) is Traced else None for x in watched]
+        value = output.value
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        saved = [
+            number if tensor is None else tensor
+            for tensor, number in zip(ctx.saved_tensors, ctx.numbers, strict=True)
+        ]
+        count = len(ctx.watched)
+        if torch.is_grad_enabled():
+            grads = _graph_of_gradients(ctx, saved[:count], upstream[0])
+        else:
+            grads = ctx.tape.gradients(ctx.output, upstream[0], ctx.watched, saved[count:])
+        return (None, None, *grads)
+
+
+def _graph_of_gradients(ctx: Any, inputs: list[Any], upstream: Tensor) -> list[Tensor | None]:
+    """Under create_graph=True: the dense form's gradients by autograd, so all further ones are right."""
+    needed = ctx.needs_input_grad[2:]
+    value = ctx.loss(inputs[1:], inputs[0], "dense")
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=True))
+    return [next(found) if need else None for need in needed]

@@ -1,0 +1,120 @@
+"""The hot operation in PyTorch, and which implementation serves.
+
+`dense` is the matrix form under plain autograd: O(n^2) memory, every derivative.
+`tiled` (`_tiled.py`) never holds the matrix: O(n d) memory and a bounded store of tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntxent._tape import Pullback, Rule, Traced
+from ntxent.torch import _matrix, _tiled
+from ntxent.torch._tile import Side
+
+IMPLEMENTATIONS = ("dense", "tiled")
+
+
+def choose(device: torch.device) -> str:
+    """What `implementation=None` means: tiled everywhere, as a single tile is the dense closed form."""
+    del device  # one answer for all, until a kernel serves some
+    return "tiled"
+
+
+def pair_logsumexp(
+    queries: Any,
+    keys: Any | None,
+    scale: Any,
+    query_ids: Tensor | int,
+    key_ids: Tensor | int | None,
+    *,
+    unit: bool,
+    columns: bool = False,
+    implementation: str | None = None,
+) -> Any:
+    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    traced = [x for x in (queries, keys, scale) if type(x) is Traced]
+    if implementation == "dense":
+        return dense(queries, keys, scale, query_ids, key_ids, columns)
+
+    ids, inputs = (query_ids, key_ids), (queries, keys, scale)
+    rows = max(queries.shape[0], 0 if keys is None else keys.shape[0])
+    make = _matrix_rule if rows <= _tiled.TILE else _tiled_rule
+    rule = make(ids, unit, columns, keep=bool(traced))
+    return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
+
+
+def _matrix_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
+    """One tile, `_matrix.py`, as a rule of the tape."""
+    del keep
+
+    def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
+        queries, keys, scale, row_lse, column_lse, tile = residuals
+        row, column = sides(upstream, row_lse, column_lse)
+        grads = _matrix.backward(queries, keys, float(scale), unit, row, column, tile)
+        return *grads, scale_gradient(queries, grads[0], scale)
+
+    def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
+        found = _matrix.forward(queries, keys, float(scale), ids, unit, columns)
+        value = found[:2] if columns else found[0]
+        return value, (queries, keys, scale, *found), pullback
+
+    return rule
+
+
+def _tiled_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
+    """Many tiles, `_tiled.py`, as a rule of the tape."""
+
+    def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
+        queries, keys, scale, row_lse, column_lse, *kept = residuals
+        row, column = sides(upstream, row_lse, column_lse)
+        pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
+        grads = _tiled.backward(pairs, row, column, kept)
+        return *grads, scale_gradient(queries, grads[0], scale)
+
+    def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
+        pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
+        row_lse, column_lse, kept = _tiled.forward(pairs, columns=columns, keep=keep)
+        value = (row_lse, column_lse) if columns else row_lse
+        return value, (queries, keys, scale, row_lse, column_lse, *kept), pullback
+
+    return rule
+
+
+def sides(upstream: Any, row_lse: Tensor, column_lse: Tensor | None) -> tuple[Side, Side | None]:
+    """Upstream and log-sum-exp of the rows, and of the columns if there are any."""
+    if column_lse is None:
+        return Side(upstream, row_lse), None
+    return Side(upstream[0], row_lse), Side(upstream[1], column_lse)
+
+
+def scale_gradient(queries: Tensor, grad: Tensor, scale: Any) -> Tensor | None:
+    """sum of q . dq / scale, if the scale is a tensor."""
+    return (queries * grad).sum() / scale if isinstance(scale, Tensor) else None
+
+
+def dense(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: float | Tensor,
+    query_ids: Tensor | int,
+    key_ids: Tensor | int | None,
+    columns: bool,
+) -> Any:
+    """The matrix form: n^2 scores at once, derivatives by autograd."""
+    keys = queries if keys is None else keys
+    key_ids = query_ids if key_ids is None else key_ids
+    same = as_ids(query_ids, queries)[:, None] == as_ids(key_ids, keys)
+    scores = ((queries * scale) @ keys.T).masked_fill(same, -math.inf)
+    return (scores.logsumexp(1), scores.logsumexp(0)) if columns else scores.logsumexp(1)
+
+
+def as_ids(ids: Tensor | int, rows: Tensor) -> Tensor:
+    """The ids that a period stands for: 0 ... P-1, over and over."""
+    if isinstance(ids, Tensor):
+        return ids
+    return torch.arange(rows.shape[0], device=rows.device) % ids

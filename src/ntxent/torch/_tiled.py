@@ -1,0 +1,183 @@
+"""Log-sum-exp over all pairs, one tile of scores at a time: the n x n matrix never exists.
+
+The mathematics of a tile is in `_tile.py`. When the keys are the queries, only tiles on and above the diagonal are computed: S is symmetric, so
+a tile's row sums belong to its rows and its column sums to its columns, and W with h = g holds both
+terms of a pair. That is n^2 d flops forward (half of the matrix), n^2 d to compute the tiles again
+backward unless they were kept, and 2 n^2 d for the two products with W.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ntxent.torch._exclusion import exclusion
+from ntxent.torch._tile import Side, alpha, needs_shift, prepared, weights
+
+# 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
+# 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
+TILE = 512
+# Tiles kept for the backward pass, up to this many bytes, save their product and their exponentials.
+KEEP_BYTES = 48 * 2**20
+
+
+class Pairs:
+    """Queries against keys (or against themselves), served one tile of scores at a time."""
+
+    def __init__(
+        self,
+        queries: Tensor,
+        keys: Tensor | None,
+        scale: float,
+        ids: tuple[Tensor | int, Tensor | int | None],
+        unit: bool,
+    ) -> None:
+        self.symmetric = keys is None
+        self.queries, self.keys = queries, queries if keys is None else keys
+        self.scale = scale
+        self.shifted = needs_shift(queries, self.keys.shape[0], scale, unit)
+        self.height, self.width = tile_size(queries.shape[0]), tile_size(self.keys.shape[0])
+        self.query_tiles = parts(queries, self.height)
+        self.key_tiles = self.query_tiles if keys is None else parts(keys, self.width)
+        self.excluded = exclusion(ids, self.height, self.width)
+        self.buffer: Tensor | None = None
+
+    def grid(self) -> Iterator[tuple[int, int]]:
+        """The row and the column of every tile to compute."""
+        for row in range(len(self.query_tiles)):
+            for column in range(row if self.symmetric else 0, len(self.key_tiles)):
+                yield row, column
+
+    def fill(self, row: int, column: int, *, fresh: bool = False) -> Tensor:
+        """The scores of a tile, or their exponentials if unshifted, in new memory or in the buffer."""
+        queries, keys = self.query_tiles[row], self.key_tiles[column]
+        shape = queries.shape[0], keys.shape[0]
+        if fresh:
+            tile = queries.new_empty(shape)
+        else:
+            self.buffer = self.new_buffer() if self.buffer is None else self.buffer
+            tile = cut(self.buffer, shape)
+        torch.addmm(tile, queries, keys.T, beta=0, alpha=self.scale, out=tile)
+        self.excluded.fill_(tile, row, column)
+        return tile if self.shifted else tile.exp_()
+
+    def new_buffer(self) -> Tensor:
+        """Memory for the largest tile."""
+        return self.queries.new_empty(self.height, self.width)
+
+    def mirrored(self, row: int, column: int) -> bool:
+        """Whether the tile also stands for its mirror image below the diagonal."""
+        return self.symmetric and row != column
+
+    def most_kept(self) -> int:
+        """How many tiles may be kept."""
+        return KEEP_BYTES // (self.height * self.width * self.queries.element_size())
+
+
+def tile_size(rows: int) -> int:
+    """At most TILE, so that the tiles are of nearly equal size."""
+    return -(-rows // -(-rows // TILE))
+
+
+def parts(array: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Views of so many rows each; a split costs what three operations do, so not for one part."""
+    return (array,) if array.shape[0] <= size else array.split(size)
+
+
+def cut(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The buffer in the shape of a tile; the last tile of a row or a column may be smaller."""
+    return buffer if buffer.shape == shape else buffer[: shape[0], : shape[1]]
+
+
+class Sums:
+    """Sums of exponentials that need no shift, for each tile of rows (or of columns)."""
+
+    def __init__(self, tiles: Sequence[Tensor]) -> None:
+        self.parts: list[Tensor | None] = [None] * len(tiles)
+
+    def add(self, part: int, exponentials: Tensor, dim: int) -> None:
+        before, found = self.parts[part], exponentials.sum(dim)
+        self.parts[part] = found if before is None else before.add_(found)
+
+    def lse(self) -> Tensor:
+        return joined(self.parts).log_()
+
+
+class ShiftedSums(Sums):
+    """Sums of exponentials below a running maximum; -inf is the maximum of no pairs at all."""
+
+    def __init__(self, tiles: Sequence[Tensor]) -> None:
+        super().__init__(tiles)
+        self.tops = [tile.new_full(tile.shape[:1], -math.inf) for tile in tiles]
+
+    def add(self, part: int, scores: Tensor, dim: int) -> None:
+        before, total = self.tops[part], self.parts[part]
+        top = torch.maximum(before, scores.amax(dim))
+        shift = top.masked_fill(top == -math.inf, 0)
+        found = (scores - shift.unsqueeze(dim)).exp_().sum(dim)
+        if total is not None:
+            found += total * (before - shift).exp_()
+        self.parts[part], self.tops[part] = found, top
+
+    def lse(self) -> Tensor:
+        return joined(self.parts).log_().add_(joined(self.tops))
+
+
+def joined(parts: Sequence[Tensor | None]) -> Tensor:
+    """The parts as one vector."""
+    found = [part for part in parts if part is not None]
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def forward(
+    pairs: Pairs, *, columns: bool, keep: bool
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """The row and (if asked) column log-sum-exps, and the first tiles for the backward pass."""
+    sums = ShiftedSums if pairs.shifted else Sums
+    row_sums = sums(pairs.query_tiles)
+    column_sums = sums(pairs.key_tiles) if columns else None
+    kept: list[Tensor] = []
+    most_kept = pairs.most_kept() if keep else 0
+    for row, column in pairs.grid():
+        keeps = len(kept) < most_kept
+        values = pairs.fill(row, column, fresh=keeps)
+        if keeps:
+            kept.append(values)
+        row_sums.add(row, values, 1)
+        if pairs.mirrored(row, column):
+            row_sums.add(column, values, 0)
+        if column_sums is not None:
+            column_sums.add(column, values, 0)
+    return row_sums.lse(), None if column_sums is None else column_sums.lse(), kept
+
+
+def backward(
+    pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of queries and keys; in the symmetric case one gradient, of both together."""
+    shifted, scale, factor = pairs.shifted, pairs.scale, alpha(pairs.scale, pairs.shifted)
+    grad_queries = torch.zeros_like(pairs.queries)
+    grad_keys = None if pairs.symmetric else torch.zeros_like(pairs.keys)
+    query_parts = parts(grad_queries, pairs.height)
+    key_parts = query_parts if grad_keys is None else parts(grad_keys, pairs.width)
+    row_sides = side_parts(prepared(row_side, scale, shifted), pairs.height)
+    column_sides = row_sides if pairs.symmetric else None
+    if column_side is not None:
+        column_sides = side_parts(prepared(column_side, scale, shifted), pairs.width)
+    buffer = pairs.new_buffer()
+    for number, (row, column) in enumerate(pairs.grid()):
+        values = kept[number] if number < len(kept) else pairs.fill(row, column)
+        above = None if column_sides is None else column_sides[column]
+        weight = weights(values, row_sides[row], above, shifted, cut(buffer, values.shape))
+        query_parts[row].addmm_(weight, pairs.key_tiles[column], alpha=factor)
+        if not pairs.symmetric or row != column:
+            key_parts[column].addmm_(weight.T, pairs.query_tiles[row], alpha=factor)
+    return grad_queries, grad_keys
+
+
+def side_parts(side: Side, size: int) -> list[Side]:
+    """The factor and the log-sum-exp of each tile."""
+    return [Side(*both) for both in zip(*(parts(x, size) for x in side), strict=True)]
