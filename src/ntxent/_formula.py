@@ -68,11 +68,8 @@ class Ops(_spec.ArrayKind, Protocol):
     def logaddexp(self, a: Array, b: Array) -> Array:
         """log(exp(a) + exp(b))."""
 
-    def mean(self, x: Array) -> Array:
-        """The mean of a vector."""
-
-    def sum(self, x: Array) -> Array:
-        """The sum of a vector."""
+    def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
+        """The mean, the sum, or for "none" the rows themselves, in a dtype."""
 
     def pair_logsumexp(
         self,
@@ -85,8 +82,8 @@ class Ops(_spec.ArrayKind, Protocol):
         unit: bool,
         columns: bool = False,
         implementation: str | None = None,
-    ) -> tuple[Array, Array | None]:
-        """Log-sum-exp of `scale * queries @ keys.T` along rows, and down columns if asked.
+    ) -> Array:
+        """Log-sum-exp of `scale * queries @ keys.T` along rows, (n,); then down `columns`, (n + m,).
 
         Only pairs with `query_ids[i] != key_ids[k]` count; a row without any gives -inf. An integer P
         as both ids stands for 0 ... P-1 over and over, so that no index array is built. `keys=None`
@@ -119,7 +116,7 @@ def nt_xent(
             z, None, scale, row_ids, None, unit=normalize, implementation=implementation
         )
         rows = row_losses(ops, z, lse, scale, len(views), denominator)
-        return reduced(ops, rows, reduction)
+        return ops.reduce(rows, reduction, z.dtype)
 
     return ops.evaluate(loss, views, temperature, implementation)
 
@@ -144,10 +141,3 @@ def row_losses(
 def mean_of(terms: Sequence[Array]) -> Array:
     """The mean of a few arrays, elementwise."""
     return terms[0] if len(terms) == 1 else reduce(add, terms) * (1 / len(terms))
-
-
-def reduced(ops: Ops, rows: Array, reduction: str) -> Array:
-    """The mean, the sum, or the rows themselves."""
-    if reduction == "none":
-        return rows
-    return ops.mean(rows) if reduction == "mean" else ops.sum(rows)

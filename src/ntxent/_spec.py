@@ -20,13 +20,19 @@ class ArrayKind(Protocol):
     """What a backend tells about its arrays; every `_ops.py` module does."""
 
     BACKEND: str
-    ARRAY: Any
     ARRAY_NAME: str
     FLOATS: frozenset[Any]
     INTEGERS: frozenset[Any]
     IMPLEMENTATIONS: tuple[str, ...]
 
-    def device(self, array: Any) -> Any: ...
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is an array of this backend."""
+
+    def device(self, array: Any) -> Any:
+        """Where the array lives."""
+
+    def number(self, temperature: Any) -> float | None:
+        """The value of a 0-d array, None where reading it may wait or is impossible."""
 
 
 def check_nt_xent(
@@ -64,7 +70,7 @@ def check_views(kind: ArrayKind, views: Sequence[Any]) -> None:
     first = views[0]
     check_rows(kind, "view 1", first)
     for number, view in enumerate(views[1:], 2):
-        if not isinstance(view, kind.ARRAY):
+        if not kind.accepts(view):
             raise TypeError(wrong_type(kind, f"view {number}", view))
         if view.shape != first.shape:
             raise ValueError(
@@ -85,7 +91,7 @@ def check_views(kind: ArrayKind, views: Sequence[Any]) -> None:
 
 def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
     """A float array of shape (N, d), neither of them 0."""
-    if not isinstance(array, kind.ARRAY):
+    if not kind.accepts(array):
         raise TypeError(wrong_type(kind, name, array))
     if len(array.shape) != 2:
         raise ValueError(
@@ -109,13 +115,9 @@ def check_temperature(kind: ArrayKind, temperature: Any) -> None:
     if type(temperature) is float or (
         isinstance(temperature, Real) and not isinstance(temperature, bool)
     ):
-        if not 0 < temperature < math.inf:
-            raise ValueError(
-                f"temperature must be positive and finite; got {temperature!r}. "
-                "Usual values are 0.05 to 1."
-            )
+        check_range(temperature)
         return
-    if not isinstance(temperature, kind.ARRAY):
+    if not kind.accepts(temperature):
         raise TypeError(
             f"temperature must be a number or a 0-d {kind.ARRAY_NAME}; "
             f"got {type(temperature).__name__} {temperature!r}. Pass a float."
@@ -130,11 +132,23 @@ def check_temperature(kind: ArrayKind, temperature: Any) -> None:
             f"temperature must be of a real floating dtype, one of {dtype_names(kind.FLOATS)}; "
             f"got {temperature.dtype}. Convert it, or pass a float."
         )
+    value = kind.number(temperature)
+    if value is not None:
+        check_range(value)
+
+
+def check_range(temperature: float) -> None:
+    """Positive and finite."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature must be positive and finite; got {temperature!r}. "
+            "Usual values are 0.05 to 1."
+        )
 
 
 def check_ids(kind: ArrayKind, name: str, ids: Any, rows: Any) -> None:
     """An integer array of shape (N,) on the device of the rows."""
-    if not isinstance(ids, kind.ARRAY):
+    if not kind.accepts(ids):
         raise TypeError(wrong_type(kind, name, ids))
     if ids.dtype not in kind.INTEGERS:
         raise TypeError(

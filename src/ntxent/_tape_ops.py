@@ -31,8 +31,7 @@ class TapeOps:
         self.partner_contrast = traceable(self._partner_contrast)
         self.contrast = traceable(self._contrast)
         self.logaddexp = traceable(self._logaddexp)
-        self.mean = traceable(self._mean)
-        self.sum = traceable(self._sum)
+        self.reduce = traceable(self._reduce)
         self._inverse_rule = traceable(self._inverse)
 
     def cast(self, array: Array, dtype: Any) -> Array:
@@ -53,7 +52,7 @@ class TapeOps:
         dtype, wide = temperature.dtype, self.cast(temperature, like.dtype)
         # The value may be on a device, and reading it would wait: NaN says what a check can't.
         proper = (wide > 0) & (wide < math.inf)
-        inverse = self.xp.where(proper, 1 / wide, math.nan * wide)
+        inverse = self.cast(self.xp.where(proper, 1 / wide, math.nan), like.dtype)
         return inverse, (inverse,), pullback
 
     def _stack(self, *views: Array) -> Ruled:
@@ -65,15 +64,17 @@ class TapeOps:
 
     def _stack_unit(self, *views: Array) -> Ruled:
         def pullback(residuals: Any, g: Array) -> Sequence[Array]:
-            unit, inverse = residuals
+            unit, length = residuals
             tangent = self.minus_product(g, (g * unit).sum(1, keepdims=True), unit)
-            return self.chunks(self.cast(tangent * inverse, dtype), count)
+            return self.chunks(self.cast(tangent / length, dtype), count)
 
         dtype, count = views[0].dtype, len(views)
         rows = self.widened(self.xp.concatenate(views))
-        inverse = self.inverse_lengths(rows)
-        unit = rows * inverse
-        return unit, (unit, inverse), pullback
+        length = self.lengths(rows)
+        # In float64, then rounded: a rounded length would be off for a whole row alike, and its
+        # similarities by up to an epsilon, which does not average out (docs/numerics.md).
+        unit = self.cast(rows / length, rows.dtype)
+        return unit, (unit, self.cast(length, rows.dtype)), pullback
 
     def widened(self, rows: Array) -> Array:
         """The rows in float32 if they were shorter."""
@@ -83,30 +84,36 @@ class TapeOps:
         """The rows of each of so many stacked arrays."""
         raise NotImplementedError
 
-    def inverse_lengths(self, rows: Array) -> Array:
-        """1 / length of each row, (n, 1), or 0 where that is infinite: a zero row stays zero.
+    def lengths(self, rows: Array) -> Array:
+        """The length of each row in float64, (n, 1); infinite for a zero row, which so stays zero.
 
-        The length itself is taken in float64, as the square of a float32 may leave float32's range;
-        a float64 is divided by the largest entry of its row first.
+        The square of a float32 may leave float32's range, but not float64's; a float64 is divided
+        by the largest entry of its row first.
         """
         if rows.dtype != self.xp.float64:
-            return self.no_infinity(self.cast(self.xp.reciprocal(self.norms(rows)), rows.dtype))
-        largest = self.xp.amax(abs(rows), 1, keepdims=True)
-        largest = self.xp.where(largest == 0, 1.0, largest)
-        return self.no_infinity(self.xp.reciprocal(self.norms(rows / largest) * largest))
+            return self.zero_to(math.inf, self.norms(rows))
+        largest = self.zero_to(1.0, self.largest(rows))
+        return self.zero_to(math.inf, self.norms(rows / largest) * largest)
 
     def norms(self, rows: Array) -> Array:
         """The root of the sum of squares of each row, (n, 1), in float64."""
         raise NotImplementedError
 
-    def no_infinity(self, array: Array) -> Array:
-        """The array with 0 for infinity."""
+    def largest(self, rows: Array) -> Array:
+        """The largest absolute entry of each row, (n, 1), as a constant."""
         raise NotImplementedError
+
+    def zero_to(self, value: float, array: Array) -> Array:
+        """The array with its zeros replaced."""
+        raise NotImplementedError
+
+    # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would be
+    # the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
 
     def _partner_logits(self, rows: Array, shift: int, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
             scale, dots, *pair = residuals
-            grad_scale = (g * dots).sum() if is_array(scale) else None
+            grad_scale = self.scalar_like(scale, (g * dots).sum()) if is_array(scale) else None
             return self.dot_gradient(g * scale, shift, *pair), None, grad_scale
 
         dots, *pair = self.partner_dots(rows, shift)
@@ -115,14 +122,21 @@ class TapeOps:
     def _partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
             x, y, scale, dots, *pair = residuals
-            weight = self.softplus_gradient(g, x, y)
-            grad_scale = -(weight * dots).sum() if is_array(scale) else None
+            weight = self.cast(self.softplus_gradient(g, x, y), dtype)
+            grad_scale = None
+            if is_array(scale):
+                grad_scale = self.scalar_like(scale, -(weight * dots).sum())
             return weight, self.dot_gradient(weight * -scale, shift, *pair), None, grad_scale
 
+        dtype = rows.dtype
         dots, *pair = self.partner_dots(rows, shift)
         x = self.minus_product(lse, dots, scale)
         y = self.log1pexp(x)
         return y, (x, y, scale, dots, *pair), pullback
+
+    def scalar_like(self, scale: Array, grad: Array) -> Array:
+        """The gradient of the scale in its dtype."""
+        return self.cast(grad, scale.dtype)
 
     def partner_dots(self, rows: Array, shift: int) -> tuple[Array, Array, Array | None]:
         """The dot product of row i with row i + shift, and what its derivative needs."""
@@ -132,13 +146,14 @@ class TapeOps:
 
     def dot_gradient(self, g: Array, shift: int, partners: Array, rows: Array | None) -> Array:
         """The gradient of the rows from g, that of their dot products."""
+        g = self.cast(g, partners.dtype)
         if rows is None:  # rows i + shift and i - shift are one, the partner
             return self.column(g + self.xp.roll(g, shift, 0)) * partners
         column = self.column(g)
         return self.xp.roll(column * rows, shift, 0) + column * partners
 
     def row_dot(self, a: Array, b: Array) -> Array:
-        """The dot product of each row of `a` with the same row of `b`."""
+        """The dot product of each row of `a` with the same row of `b`, summed in float64."""
         raise NotImplementedError
 
     def column(self, x: Array) -> Array:
@@ -151,9 +166,10 @@ class TapeOps:
 
     def _contrast(self, lse: Array, positive: Array) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:
-            grad = self.softplus_gradient(g, *residuals)
+            grad = self.cast(self.softplus_gradient(g, *residuals), dtype)
             return grad, -grad
 
+        dtype = lse.dtype
         x = lse - positive
         y = self.log1pexp(x)
         return y, (x, y), pullback
@@ -174,19 +190,16 @@ class TapeOps:
         y = self.xp.logaddexp(a, b)
         return y, (a, b, y), pullback
 
-    def _mean(self, x: Array) -> Ruled:
-        def pullback(_: Any, g: Array) -> tuple[Array]:
-            return (self.spread(g / size, size),)
+    def _reduce(self, rows: Array, reduction: str, dtype: Any) -> Ruled:
+        def pullback(_: Any, g: Array) -> tuple[Array | None, ...]:
+            if reduction == "none":
+                return g, None, None
+            return self.spread(g / size if reduction == "mean" else g, size), None, None
 
-        size = x.shape[0]
-        return x.mean(), (), pullback
-
-    def _sum(self, x: Array) -> Ruled:
-        def pullback(_: Any, g: Array) -> tuple[Array]:
-            return (self.spread(g, size),)
-
-        size = x.shape[0]
-        return x.sum(), (), pullback
+        size = rows.shape[0]
+        if reduction != "none":
+            rows = rows.mean() if reduction == "mean" else rows.sum()
+        return self.cast(rows, dtype), (), pullback
 
     def spread(self, x: Array, size: int) -> Array:
         """A number as a vector."""

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ntxent._grid import diagonals, overlap
+
 
 class Exclusion(Protocol):
     """The excluded pairs of a grid of tiles."""
@@ -44,8 +46,7 @@ class Periodic:
             periods = scores.view(rows // self.period, self.period, -1, self.period)
             periods.diagonal(0, 1, 3).fill_(-math.inf)
             return
-        first = ahead - (ahead + rows - 1) // self.period * self.period
-        for offset in range(first, columns, self.period):
+        for offset in diagonals(self.period, ahead, rows, columns):
             scores.diagonal(offset).fill_(-math.inf)
 
 
@@ -58,9 +59,7 @@ class Equal:
         self.key_ranges = self.query_ranges if key_ids is query_ids else id_ranges(self.keys)
 
     def fill_(self, scores: Tensor, row: int, column: int) -> None:
-        low, high = self.query_ranges[row]
-        other_low, other_high = self.key_ranges[column]
-        if low <= other_high and other_low <= high:
+        if overlap(self.query_ranges[row], self.key_ranges[column]):
             same = self.queries[row][:, None] == self.keys[column]
             scores.masked_fill_(same, -math.inf)
 

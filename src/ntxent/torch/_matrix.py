@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ntxent import _range
+from ntxent._pairs import Side
 from ntxent.torch._exclusion import exclusion
-from ntxent.torch._tile import Side, alpha, needs_shift, prepared, weights
+from ntxent.torch._tile import prepared, weights
 
 Ids = Tensor | int | None
 
@@ -28,7 +30,7 @@ def forward(
     keys = queries if keys is None else keys
     scores = F.linear(queries * scale, keys)
     exclusion(ids, *scores.shape).fill_(scores, 0, 0)
-    if needs_shift(queries, keys.shape[0], scale, unit):
+    if _range.needs_shift(queries.element_size(), scale, keys.shape[0], unit):
         return scores.logsumexp(1), scores.logsumexp(0) if columns else None, scores
     scores.exp_()
     return scores.sum(1).log_(), scores.sum(0).log_() if columns else None, scores
@@ -45,13 +47,14 @@ def backward(
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients of queries and keys; without keys one gradient, of both together."""
     others = queries if keys is None else keys
-    shifted = needs_shift(queries, others.shape[0], scale, unit)
+    shifted = _range.needs_shift(queries.element_size(), scale, others.shape[0], unit)
     row = prepared(row, scale, shifted)
     if keys is None:
         column = row
     elif column is not None:
         column = prepared(column, scale, shifted)
-    weight, factor = weights(tile, row, column, shifted), alpha(scale, shifted)
+    weight = weights(tile, row, column, shifted)
+    factor = _range.weight_scale(scale, shifted)
     grad = torch.addmm(queries, weight, others, beta=0, alpha=factor)
     if keys is None:
         return grad, None

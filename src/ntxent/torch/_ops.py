@@ -21,11 +21,11 @@ class TorchOps(TapeOps):
     """`_formula.Ops` for tensors."""
 
     BACKEND = "torch"
-    ARRAY = Tensor
     ARRAY_NAME = "torch.Tensor"
     FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
     INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
     IMPLEMENTATIONS = IMPLEMENTATIONS
+    accepts = staticmethod(torch.is_tensor)
     pair_logsumexp = staticmethod(pair_logsumexp)
 
     def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
@@ -43,10 +43,16 @@ class TorchOps(TapeOps):
         return rows.chunk(count)
 
     def norms(self, rows: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # vector_norm has no second derivative at a zero row
+            squares = rows.double().square().sum(1, keepdim=True)
+            return self.zero_to(math.inf, squares).sqrt()
         return torch.linalg.vector_norm(rows, 2, 1, keepdim=True, dtype=torch.float64)
 
-    def no_infinity(self, array: Tensor) -> Tensor:
-        return array.nan_to_num(math.nan, 0.0)
+    def largest(self, rows: Tensor) -> Tensor:
+        return rows.detach().abs().amax(1, keepdim=True)
+
+    def zero_to(self, value: float, array: Tensor) -> Tensor:
+        return array.masked_fill(array == 0, value)
 
     def column(self, x: Tensor) -> Tensor:
         return x.unsqueeze(1)  # indexing with None takes twice as long
@@ -60,7 +66,7 @@ class TorchOps(TapeOps):
         return x.expand(size)
 
     def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.linalg.vecdot(a, b)
+        return (a * b).sum(1, dtype=torch.float64)
 
     def number(self, temperature: Tensor) -> None:
         """Nothing: reading a tensor's value would wait for its device."""

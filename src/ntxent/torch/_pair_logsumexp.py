@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntxent._pairs import Side, scale_gradient, sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.torch import _matrix, _tiled
-from ntxent.torch._tile import Side
 
 IMPLEMENTATIONS = ("dense", "tiled")
 
@@ -56,11 +56,11 @@ def _matrix_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
         queries, keys, scale, row_lse, column_lse, tile = residuals
         row, column = sides(upstream, row_lse, column_lse)
         grads = _matrix.backward(queries, keys, float(scale), unit, row, column, tile)
-        return *grads, scale_gradient(queries, grads[0], scale)
+        return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
         found = _matrix.forward(queries, keys, float(scale), ids, unit, columns)
-        value = found[:2] if columns else found[0]
+        value = torch.cat(found[:2]) if columns else found[0]
         return value, (queries, keys, scale, *found), pullback
 
     return rule
@@ -74,27 +74,15 @@ def _tiled_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
         row, column = sides(upstream, row_lse, column_lse)
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         grads = _tiled.backward(pairs, row, column, kept)
-        return *grads, scale_gradient(queries, grads[0], scale)
+        return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         row_lse, column_lse, kept = _tiled.forward(pairs, columns=columns, keep=keep)
-        value = (row_lse, column_lse) if columns else row_lse
+        value = row_lse if column_lse is None else torch.cat((row_lse, column_lse))
         return value, (queries, keys, scale, row_lse, column_lse, *kept), pullback
 
     return rule
-
-
-def sides(upstream: Any, row_lse: Tensor, column_lse: Tensor | None) -> tuple[Side, Side | None]:
-    """Upstream and log-sum-exp of the rows, and of the columns if there are any."""
-    if column_lse is None:
-        return Side(upstream, row_lse), None
-    return Side(upstream[0], row_lse), Side(upstream[1], column_lse)
-
-
-def scale_gradient(queries: Tensor, grad: Tensor, scale: Any) -> Tensor | None:
-    """sum of q . dq / scale, if the scale is a tensor."""
-    return (queries * grad).sum() / scale if isinstance(scale, Tensor) else None
 
 
 def dense(
@@ -110,7 +98,8 @@ def dense(
     key_ids = query_ids if key_ids is None else key_ids
     same = as_ids(query_ids, queries)[:, None] == as_ids(key_ids, keys)
     scores = ((queries * scale) @ keys.T).masked_fill(same, -math.inf)
-    return (scores.logsumexp(1), scores.logsumexp(0)) if columns else scores.logsumexp(1)
+    rows = scores.logsumexp(1)
+    return torch.cat((rows, scores.logsumexp(0))) if columns else rows
 
 
 def as_ids(ids: Tensor | int, rows: Tensor) -> Tensor:

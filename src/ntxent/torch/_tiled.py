@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ntxent import _grid, _range
+from ntxent._pairs import Side
 from ntxent.torch._exclusion import exclusion
-from ntxent.torch._tile import Side, alpha, needs_shift, prepared, weights
+from ntxent.torch._tile import prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
@@ -38,8 +40,11 @@ class Pairs:
         self.symmetric = keys is None
         self.queries, self.keys = queries, queries if keys is None else keys
         self.scale = scale
-        self.shifted = needs_shift(queries, self.keys.shape[0], scale, unit)
-        self.height, self.width = tile_size(queries.shape[0]), tile_size(self.keys.shape[0])
+        self.shifted = _range.needs_shift(
+            queries.element_size(), scale, self.keys.shape[0], unit
+        )
+        self.height = _grid.tile_size(queries.shape[0], TILE)
+        self.width = _grid.tile_size(self.keys.shape[0], TILE)
         self.query_tiles = parts(queries, self.height)
         self.key_tiles = self.query_tiles if keys is None else parts(keys, self.width)
         self.excluded = exclusion(ids, self.height, self.width)
@@ -47,9 +52,7 @@ class Pairs:
 
     def grid(self) -> Iterator[tuple[int, int]]:
         """The row and the column of every tile to compute."""
-        for row in range(len(self.query_tiles)):
-            for column in range(row if self.symmetric else 0, len(self.key_tiles)):
-                yield row, column
+        return _grid.grid(len(self.query_tiles), len(self.key_tiles), self.symmetric)
 
     def fill(self, row: int, column: int, *, fresh: bool = False) -> Tensor:
         """The scores of a tile, or their exponentials if unshifted, in new memory or in the buffer."""
@@ -75,11 +78,6 @@ class Pairs:
     def most_kept(self) -> int:
         """How many tiles may be kept."""
         return KEEP_BYTES // (self.height * self.width * self.queries.element_size())
-
-
-def tile_size(rows: int) -> int:
-    """At most TILE, so that the tiles are of nearly equal size."""
-    return -(-rows // -(-rows // TILE))
 
 
 def parts(array: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -158,7 +156,8 @@ def backward(
     pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients of queries and keys; in the symmetric case one gradient, of both together."""
-    shifted, scale, factor = pairs.shifted, pairs.scale, alpha(pairs.scale, pairs.shifted)
+    shifted, scale = pairs.shifted, pairs.scale
+    factor = _range.weight_scale(scale, shifted)
     grad_queries = torch.zeros_like(pairs.queries)
     grad_keys = None if pairs.symmetric else torch.zeros_like(pairs.keys)
     query_parts = parts(grad_queries, pairs.height)

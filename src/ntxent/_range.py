@@ -1,0 +1,38 @@
+"""When exp of a score needs no shift, for every backend.
+
+For rows of length at most 1, |score| <= scale. Unshifted, a tile needs one exp for rows and columns
+together, forward and backward; a running maximum costs one for each and passes over the tile besides.
+"""
+
+from __future__ import annotations
+
+import math
+
+# scale + log n up to which nothing leaves the dtype's range: exp(1.5 * 56) = 3e36 in float32,
+# exp(1.5 * 460) = 5e299 in float64; 1.5 is explained at `lift`.
+ROOM = {4: 56.0, 8: 460.0}
+
+
+def needs_shift(itemsize: int, scale: float, keys: int, unit: bool) -> bool:
+    """Whether the exponential of a score, or a sum of n of them, may leave the dtype's range."""
+    return not (unit and scale + math.log(keys) <= ROOM[itemsize])
+
+
+def lift(scale: float, shifted: bool) -> float:
+    """What is added to the exponent in r = g exp(lift - lse), the unshifted gradient's factor.
+
+    Where views are close g is small and exp(-lse) too, down to exp(-scale) / n for both together:
+    subnormal under a small upstream. Where positives are far r is up to exp(scale). scale / 2 leaves
+    room on both sides, up to exp(1.5 scale); `weight_scale` takes it back.
+    """
+    return 0.0 if shifted else scale / 2
+
+
+def weight_scale(scale: float, shifted: bool) -> float:
+    """The factor between the products with the weights and the gradient."""
+    return scale * math.exp(-lift(scale, shifted))
+
+
+def most_exponent(itemsize: int) -> float:
+    """The largest lift - lse of a row that has a pair; one without has lse = -inf."""
+    return 1.5 * ROOM[itemsize]

@@ -1,0 +1,77 @@
+"""The `Ops` of NumPy: the tape's rules over numpy, and the hot operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ntxent._tape import Traced, untraced
+from ntxent._tape_ops import TapeOps
+from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
+from ntxent.numpy._tiled import Array
+
+
+class NumpyOps(TapeOps):
+    """`_formula.Ops` for arrays."""
+
+    BACKEND = "numpy"
+    ARRAY_NAME = "numpy.ndarray"
+    FLOATS = frozenset(map(np.dtype, ("float64", "float32", "float16")))
+    INTEGERS = frozenset(np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64))
+    IMPLEMENTATIONS = IMPLEMENTATIONS
+    pair_logsumexp = staticmethod(pair_logsumexp)
+
+    def accepts(self, value: Any) -> bool:
+        # A masked array would lose its mask without a word.
+        return isinstance(value, np.ndarray | Traced) and not isinstance(value, np.ma.MaskedArray)
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        return array.astype(dtype, copy=False)
+
+    def log1pexp(self, x: Array) -> Array:
+        return np.logaddexp(x, 0)
+
+    def chunks(self, rows: Array, count: int) -> Sequence[Array]:
+        return np.split(rows, count)
+
+    def norms(self, rows: Array) -> Array:
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        return np.sqrt(squares)[:, None]
+
+    def largest(self, rows: Array) -> Array:
+        return np.abs(rows).max(1, keepdims=True)
+
+    def zero_to(self, value: float, array: Array) -> Array:
+        return np.where(array == 0, value, array)
+
+    def row_dot(self, a: Array, b: Array) -> Array:
+        found: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)
+        return found
+
+    def spread(self, x: Array, size: int) -> Array:
+        return np.broadcast_to(x, (size,))
+
+    def number(self, temperature: Any) -> float:
+        """The value of a 0-d array, for the check of its range."""
+        return float(untraced(temperature))
+
+    def device(self, array: Any) -> str:
+        return "cpu"
+
+    def evaluate(
+        self,
+        loss: Callable[[Sequence[Any], Any, str | None], Any],
+        views: Sequence[Any],
+        temperature: Any,
+        implementation: str | None,
+    ) -> Any:
+        """The loss; `value_and_grad` passes traced arrays and differentiates."""
+        # NaN and infinity show in the loss; 1/0 and log 0 are meant.
+        with np.errstate(all="ignore"):
+            return loss(views, temperature, implementation)
+
+
+OPS = NumpyOps(np)

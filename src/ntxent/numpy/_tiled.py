@@ -1,0 +1,174 @@
+"""Log-sum-exp over all pairs, one tile of scores at a time: the n x n matrix never exists.
+
+With S = scale * Q K^T (excluded pairs at -inf) and upstream g (rows) and h (columns):
+
+    row_lse_i = log sum_k exp(S_ik)            column_lse_k = log sum_i exp(S_ik)
+    W_ik = g_i exp(S_ik - row_lse_i) + h_k exp(S_ik - column_lse_k)
+    dQ = scale W K                             dK = scale W^T Q
+
+When the keys are the queries, only tiles on and above the diagonal are computed: a tile's row sums
+belong to its rows and its column sums to its columns, and W with h = g holds both terms of a pair.
+BLAS does the products; every tile is computed again for the gradient: 4 n^2 d flops in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ntxent import _grid, _range
+from ntxent._pairs import Side
+
+Array = np.ndarray[Any, Any]
+Ids = Array | int | None
+
+TILE = 512
+
+
+class Pairs:
+    """Queries against keys (or against themselves), served one tile of scores at a time."""
+
+    def __init__(
+        self, queries: Array, keys: Array | None, scale: float, ids: tuple[Ids, Ids], unit: bool
+    ) -> None:
+        self.symmetric = keys is None
+        self.queries, self.keys = queries, queries if keys is None else keys
+        self.scale, self.scaled = scale, queries * queries.dtype.type(scale)
+        rows, columns = len(queries), len(self.keys)
+        self.shifted = _range.needs_shift(queries.itemsize, scale, columns, unit)
+        self.height, self.width = _grid.tile_size(rows, TILE), _grid.tile_size(columns, TILE)
+        self.ids = ids
+        self.buffer = np.empty((self.height, self.width), queries.dtype)
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Array]]:
+        """The rows, the columns and the scores (their exponentials if unshifted) of every tile."""
+        rows, columns = len(self.queries), len(self.keys)
+        heights, widths = -(-rows // self.height), -(-columns // self.width)
+        for row, column in _grid.grid(heights, widths, self.symmetric):
+            down = slice(row * self.height, min((row + 1) * self.height, rows))
+            across = slice(column * self.width, min((column + 1) * self.width, columns))
+            yield down, across, self.fill(down, across)
+
+    def fill(self, rows: slice, columns: slice) -> Array:
+        """The tile in the buffer, with its excluded pairs at -inf before exp."""
+        tile = self.buffer[: rows.stop - rows.start, : columns.stop - columns.start]
+        np.matmul(self.scaled[rows], self.keys[columns].T, out=tile)
+        self.exclude(tile, rows, columns)
+        return tile if self.shifted else np.exp(tile, out=tile)
+
+    def exclude(self, tile: Array, rows: slice, columns: slice) -> None:
+        """Put -inf at the pairs of equal ids; comparing them all costs what the product does."""
+        query_ids, key_ids = self.ids
+        if isinstance(query_ids, int):
+            ahead = rows.start - columns.start
+            for offset in _grid.diagonals(query_ids, ahead, *tile.shape):
+                np.fill_diagonal(tile[max(-offset, 0) :, max(offset, 0) :], -math.inf)
+            return
+        left = query_ids[rows]  # type: ignore[index]
+        right = (query_ids if key_ids is None else key_ids)[columns]  # type: ignore[index]
+        if _grid.overlap((left.min(), left.max()), (right.min(), right.max())):
+            tile[left[:, None] == right] = -math.inf
+
+    def mirrored(self, rows: slice, columns: slice) -> bool:
+        """Whether the tile also stands for its mirror image below the diagonal."""
+        return self.symmetric and rows != columns
+
+
+class Sums:
+    """Sums of exponentials that need no shift."""
+
+    def __init__(self, size: int, dtype: Any) -> None:
+        self.total = np.zeros(size, dtype)
+
+    def add(self, where: slice, exponentials: Array, axis: int) -> None:
+        self.total[where] += exponentials.sum(axis)
+
+    def lse(self) -> Array:
+        return np.log(self.total)
+
+
+class ShiftedSums(Sums):
+    """Sums of exponentials below a running maximum; -inf is the maximum of no pairs at all."""
+
+    def __init__(self, size: int, dtype: Any) -> None:
+        super().__init__(size, dtype)
+        self.top = np.full(size, -math.inf, dtype)
+
+    def add(self, where: slice, scores: Array, axis: int) -> None:
+        before = self.top[where]
+        top = np.maximum(before, scores.max(axis))
+        shift = np.where(top == -math.inf, 0, top)
+        found = np.exp(scores - np.expand_dims(shift, axis)).sum(axis)
+        self.total[where] = self.total[where] * np.exp(before - shift) + found
+        self.top[where] = top
+
+    def lse(self) -> Array:
+        return np.log(self.total) + self.top
+
+
+def forward(pairs: Pairs, columns: bool) -> tuple[Array, Array | None]:
+    """The row and (if asked) column log-sum-exps."""
+    sums = ShiftedSums if pairs.shifted else Sums
+    row_sums = sums(len(pairs.queries), pairs.queries.dtype)
+    column_sums = sums(len(pairs.keys), pairs.keys.dtype) if columns else None
+    for down, across, tile in pairs.tiles():
+        row_sums.add(down, tile, 1)
+        if pairs.mirrored(down, across):
+            row_sums.add(across, tile, 0)
+        if column_sums is not None:
+            column_sums.add(across, tile, 0)
+    return row_sums.lse(), None if column_sums is None else column_sums.lse()
+
+
+def backward(pairs: Pairs, row: Side, column: Side | None) -> tuple[Array, Array | None]:
+    """The gradients of queries and keys from (upstream, lse); one of both in the symmetric case."""
+    row = prepared(pairs, row)
+    if column is not None:
+        column = prepared(pairs, column)
+    if pairs.symmetric:
+        column = row
+    grad_queries = np.zeros_like(pairs.queries)
+    grad_keys = grad_queries if pairs.symmetric else np.zeros_like(pairs.keys)
+    buffer = np.empty_like(pairs.buffer)
+    for down, across, tile in pairs.tiles():
+        out = buffer[: tile.shape[0], : tile.shape[1]]
+        left = Side(row.upstream[down], row.lse[down])
+        above = None if column is None else Side(column.upstream[across], column.lse[across])
+        weight = weights(tile, left, above, pairs.shifted, out)
+        grad_queries[down] += weight @ pairs.keys[across]
+        if not pairs.symmetric or pairs.mirrored(down, across):
+            grad_keys[across] += weight.T @ pairs.queries[down]
+    factor = pairs.queries.dtype.type(_range.weight_scale(pairs.scale, pairs.shifted))
+    grad_queries *= factor
+    if pairs.symmetric:
+        return grad_queries, None
+    grad_keys *= factor
+    return grad_queries, grad_keys
+
+
+def prepared(pairs: Pairs, side: Side) -> Side:
+    """g as it is if shifted, r = g exp(lift - lse) if not; see `ntxent._range`."""
+    upstream, lse = side
+    if pairs.shifted:  # a row without any pair has lse = -inf; exp(-inf - inf) = 0
+        return Side(upstream, np.where(lse == -math.inf, math.inf, lse))
+    exponent = _range.lift(pairs.scale, pairs.shifted) - lse
+    most = _range.most_exponent(lse.itemsize)  # for the row without any pair: exp(most) * 0 = 0
+    return Side(upstream * np.exp(np.minimum(exponent, most)), lse)
+
+
+def weights(tile: Array, row: Side, column: Side | None, shifted: bool, out: Array) -> Array:
+    """W from the exponentials of the scores, or from the scores if shifted."""
+    factor = row.upstream[:, None]
+    if not shifted:
+        if column is None:
+            return np.multiply(tile, factor, out=out)
+        np.add(factor, column.upstream, out=out)
+        return np.multiply(out, tile, out=out)
+    np.exp(np.subtract(tile, row.lse[:, None], out=out), out=out)
+    out *= factor
+    if column is not None:
+        out += np.exp(tile - column.lse) * column.upstream
+    return out

@@ -1,0 +1,86 @@
+"""Closed-form gradients for NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ntxent._tape import Tape, Traced
+from ntxent.numpy._ops import OPS
+from ntxent.numpy._tiled import Array
+
+
+def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Array, ...]]]:
+    """A function that returns the loss and its gradients with respect to all its float arrays.
+
+    Parameters
+    ----------
+    fn : callable
+        A loss of this module, or a function of such losses and of `+ - * /` that returns a scalar.
+
+    Returns
+    -------
+    callable
+        Called as `fn` is, it returns ``(loss, gradients)``: one gradient, of the argument's shape
+        and dtype, for every floating `numpy.ndarray` among the arguments, positional ones first,
+        then those by keyword (a temperature given as a 0-d array, for instance). Numbers, integer
+        arrays and anything else are passed on.
+
+    Raises
+    ------
+    ValueError
+        If `fn` returns anything but a scalar (call it with ``reduction="mean"`` or ``"sum"``), or
+        if no argument is a float array.
+
+    Notes
+    -----
+    The gradient is the closed form, no finite difference: with the weights P of the log-sum-exp,
+    dz_i = (1/tau) sum_k (g_i P_ik + g_k P_ki) z_k, then through the normalisation
+    dx = (dz - (dz . z) z) / |x|. Memory O(N d + tile^2) and time 4 n^2 d flops in all when tiled;
+    a few n x n matrices with ``implementation="dense"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntxent.numpy import nt_xent, value_and_grad
+    >>> z1, z2 = np.eye(2), np.array([[2.0, 1.0], [0.0, 3.0]])
+    >>> loss, (g1, g2) = value_and_grad(nt_xent)(z1, z2, temperature=0.5)
+    >>> g1.shape, g2.shape
+    ((2, 2), (2, 2))
+    """
+
+    def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, tuple[Array, ...]]:
+        tape = Tape()
+        watched: list[Traced] = []
+
+        def watch(x: Any) -> Any:
+            if not (isinstance(x, np.ndarray) and x.dtype.kind == "f"):
+                return x
+            watched.append(tape.watch(x))
+            return watched[-1]
+
+        with np.errstate(all="ignore"):
+            arrays = [watch(x) for x in args]
+            found = fn(*arrays, **{name: watch(x) for name, x in kwargs.items()})
+            if not watched:
+                msg = "value_and_grad needs a float array to differentiate by; got none."
+                raise ValueError(msg)
+            if np.shape(getattr(found, "value", found)) != ():
+                msg = (
+                    f"value_and_grad needs a scalar loss; got shape {np.shape(found.value)}. "
+                    'Use reduction="mean" or "sum".'
+                )
+                raise ValueError(msg)
+            if type(found) is not Traced:  # nothing of it depends on an array
+                return found, tuple(np.zeros_like(x.value) for x in watched)
+            one = np.ones((), found.dtype)[()]
+            places = [x.place for x in watched]
+            grads = tape.gradients(found.place, one, places, tape.residuals)
+        return found.value, tuple(
+            np.zeros_like(x.value) if grad is None else np.asarray(grad)
+            for x, grad in zip(watched, grads, strict=True)
+        )
+
+    return wrapped

@@ -1,0 +1,107 @@
+"""One small object per backend: the same test bodies run on all. Frameworks are imported inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class NumpyAdapter:
+    name = "numpy"
+    dtypes = ("float64", "float32", "float16")
+    array_name = "numpy.ndarray"
+
+    def __init__(self, device: str) -> None:
+        import ntxent.numpy as module
+
+        self.module, self.device = module, device
+        from ntxent.numpy import _ops, _tiled
+
+        self.ops, self.tiled = _ops.OPS, _tiled
+
+    @staticmethod
+    def installed() -> bool:
+        return True
+
+    @staticmethod
+    def has_device(device: str) -> bool:
+        return device == "cpu"
+
+    def from_numpy(self, array: Any, dtype: str | None = None) -> Any:
+        return np.array(array, dtype=dtype)
+
+    def to_numpy(self, array: Any) -> Array:
+        return np.asarray(array)
+
+    def value(self, fn: Callable[..., Any], *arrays: Any, **kwargs: Any) -> Array:
+        return np.asarray(fn(*arrays, **kwargs))
+
+    def value_and_grad(
+        self, fn: Callable[..., Any], arrays: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        value, grads = self.module.value_and_grad(fn)(*arrays)
+        return np.asarray(value), list(grads)
+
+    def total(self, rows: Any, weights: Any) -> Any:
+        """The weighted sum of a vector of losses."""
+        return self.ops.reduce(rows * weights, "sum", rows.dtype)
+
+
+class TorchAdapter:
+    name = "torch"
+    dtypes = ("float64", "float32", "float16", "bfloat16")
+    array_name = "torch.Tensor"
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        import ntxent.torch as module
+        from ntxent.torch import _ops, _tiled
+
+        self.torch, self.module, self.ops, self.tiled = torch, module, _ops.OPS, _tiled
+        self.device = "cuda" if device == "gpu" else "cpu"
+
+    @staticmethod
+    def installed() -> bool:
+        return find_spec("torch") is not None
+
+    @staticmethod
+    def has_device(device: str) -> bool:
+        import torch
+
+        return device == "cpu" or torch.cuda.is_available()
+
+    def from_numpy(self, array: Any, dtype: str | None = None) -> Any:
+        tensor = self.torch.tensor(np.asarray(array), device=self.device)
+        return tensor if dtype is None else tensor.to(getattr(self.torch, dtype))
+
+    def to_numpy(self, array: Any) -> Array:
+        array = array.detach().cpu()
+        found: Array = (array.float() if array.dtype == self.torch.bfloat16 else array).numpy()
+        return found
+
+    def value(self, fn: Callable[..., Any], *arrays: Any, **kwargs: Any) -> Array:
+        found = fn(*arrays, **kwargs)
+        return np.asarray(found.detach().cpu().numpy())
+
+    def value_and_grad(
+        self, fn: Callable[..., Any], arrays: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        leaves = [array.detach().clone().requires_grad_() for array in arrays]
+        value = fn(*leaves)
+        value.backward()
+        for leaf in leaves:
+            assert leaf.grad.dtype == leaf.dtype
+        grads = [self.to_numpy(leaf.grad) for leaf in leaves]
+        return np.asarray(value.detach().cpu().numpy()), grads
+
+    def total(self, rows: Any, weights: Any) -> Any:
+        return (rows * weights).sum()
+
+
+ADAPTERS = {adapter.name: adapter for adapter in (NumpyAdapter, TorchAdapter)}

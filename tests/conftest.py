@@ -1,0 +1,107 @@
+"""Which backends a run tests, on which device, and the guard against a run that tests none."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis")
+
+import pytest
+from _adapters import ADAPTERS
+from hypothesis import settings
+
+settings.register_profile("ntxent", max_examples=25, deadline=None, derandomize=True)
+settings.load_profile("ntxent")
+
+PASSED: Counter[str] = Counter()
+WORST: dict[tuple[str, str], tuple[int, float]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=sorted(ADAPTERS), help="test this backend alone")
+    parser.addoption("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.addoption(
+        "--require",
+        action="store_true",
+        help="a backend or device that is missing fails the run, and so does a run without its tests",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "only(backend): a test of one backend's own features")
+    name, device = config.getoption("--backend"), config.getoption("--device")
+    if config.getoption("--require") and name:
+        if not ADAPTERS[name].installed():
+            raise pytest.UsageError(f"--require: {name} is not installed")
+        if not ADAPTERS[name].has_device(device):
+            raise pytest.UsageError(f"--require: {name} sees no {device}")
+
+
+def chosen(config: pytest.Config) -> list[str]:
+    """The backends under test: the named one, or all that are installed and have the device."""
+    name, device = config.getoption("--backend"), config.getoption("--device")
+    names = [name] if name else sorted(ADAPTERS)
+    return [n for n in names if ADAPTERS[n].installed() and ADAPTERS[n].has_device(device)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", chosen(metafunc.config), indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    names = chosen(config)
+    kept, dropped = [], []
+    for item in items:
+        mark = item.get_closest_marker("only")
+        (kept if mark is None or mark.args[0] in names else dropped).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Any:
+    """The adapter of the backend under test."""
+    return ADAPTERS[request.param](request.config.getoption("--device"))
+
+
+@pytest.fixture(params=["dense", "tiled", "tiles of 8"])
+def implementation(request: pytest.FixtureRequest, backend: Any, monkeypatch: Any) -> str:
+    """Each implementation; tiled also with tiles so small that every batch has ragged ones."""
+    if request.param == "tiles of 8":
+        monkeypatch.setattr(backend.tiled, "TILE", 8)
+        return "tiled"
+    return str(request.param)
+
+
+@pytest.fixture
+def note_worst(request: pytest.FixtureRequest) -> Any:
+    """Record an error as a fraction of its tolerance, for the summary."""
+
+    def note(what: str, backend: str, fraction: float) -> None:
+        count, worst = WORST.get((what, backend), (0, 0.0))
+        WORST[what, backend] = (count + 1, max(worst, fraction))
+
+    return note
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        PASSED.update(name for name in ADAPTERS if f"[{name}" in report.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for (what, name), (count, worst) in sorted(WORST.items()):
+        terminalreporter.write_line(
+            f"{what}, {name}: {count} cases, worst error {worst:.2f} of the tolerance"
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run that was told to require a backend and ran nothing of it has shown nothing."""
+    name = session.config.getoption("--backend")
+    partial = session.config.getoption("keyword") or session.config.getoption("file_or_dir")
+    if session.config.getoption("--require") and name and not partial and not PASSED[name]:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -1,0 +1,82 @@
+"""The tiled paths never hold an array of n^2 elements."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.mark.only("numpy")
+def test_numpy_tiles_stay_far_below_the_matrix() -> None:
+    from ntxent.numpy import nt_xent, value_and_grad
+
+    z1, z2 = np.random.default_rng(0).standard_normal((2, 2048, 8)).astype(np.float32)
+    peaks = {}
+    for implementation in ("dense", "tiled"):
+        tracemalloc.start()
+        value_and_grad(nt_xent)(z1, z2, implementation=implementation)
+        peaks[implementation] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    matrix = 4096**2 * 4
+    assert peaks["dense"] > matrix  # the measure sees a matrix where there is one
+    assert peaks["tiled"] < matrix / 10
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("keep", [0, 3])
+def test_no_torch_operation_makes_a_matrix(keep: int, monkeypatch: Any) -> None:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from ntxent.torch import _tiled, nt_xent
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for x in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(x, torch.Tensor):
+                    self.size = max(self.size, x.numel())
+            return result
+
+    monkeypatch.setattr(_tiled, "TILE", 64)
+    monkeypatch.setattr(_tiled, "KEEP_BYTES", keep * 64 * 64 * 4)
+    z1, z2 = (torch.randn(200, 8, requires_grad=True) for _ in range(2))
+    sizes = {}
+    for implementation in ("dense", "tiled"):
+        with Largest() as largest:
+            nt_xent(z1, z2, implementation=implementation).backward()
+        sizes[implementation] = largest.size
+    assert sizes["dense"] == 400**2
+    assert sizes["tiled"] <= max(64 * 64, 400 * 8)
+
+
+@pytest.mark.only("torch")
+def test_torch_frees_everything_after_the_backward_pass() -> None:
+    """A loss that is held on to (for a plot, say) doesn't hold its batch and tiles."""
+    import gc
+    import weakref
+
+    import torch
+
+    from ntxent.torch import nt_xent
+
+    alive: list[Any] = []
+
+    def pack(x: Any) -> Any:
+        alive.append(weakref.ref(x.untyped_storage()))
+        return x
+
+    z = [torch.randn(30, 8, requires_grad=True) for _ in range(2)]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        loss = nt_xent(*z)
+    loss.backward()
+    del z
+    gc.collect()
+    assert alive
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()

@@ -1,0 +1,87 @@
+"""The hot operation itself, rectangular ones included: every implementation against plain loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from _tolerances import assert_within, relative_error
+
+
+def by_loops(
+    q: Any, k: Any, scale: float, query_ids: Any, key_ids: Any, columns: bool, weights: Any
+) -> tuple[Any, list[Any]]:
+    """The log-sum-exps and the gradients of their weighted sum, one row (or column) at a time."""
+    lse, dq, dk, dscale = [], np.zeros_like(q), np.zeros_like(k), 0.0
+    lines = [(i, None) for i in range(len(q))] + [(None, j) for j in range(len(k)) if columns]
+    for weight, (i, j) in zip(weights, lines, strict=True):
+        pairs = [
+            (a, b)
+            for a in (range(len(q)) if i is None else [i])
+            for b in (range(len(k)) if j is None else [j])
+            if query_ids[a] != key_ids[b]
+        ]
+        scores = np.array([scale * (q[a] @ k[b]) for a, b in pairs])
+        lse.append(np.logaddexp.reduce(scores) if pairs else -np.inf)
+        for (a, b), score in zip(pairs, scores, strict=True):
+            slope = weight * np.exp(score - lse[-1])
+            dq[a] += slope * scale * k[b]
+            dk[b] += slope * scale * q[a]
+            dscale += slope * (q[a] @ k[b])
+    return np.array(lse), [dq, dk, np.array(dscale)]
+
+
+@pytest.mark.parametrize("scale", [2.0, 300.0])
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("sizes", [(5, 5), (20, 37), (37, 20), (2, 9)], ids=str)
+@pytest.mark.parametrize("ids", ["period", "arrays"])
+def test_rectangles(
+    backend: Any, implementation: str, scale: float, columns: bool, sizes: tuple[int, int], ids: str
+) -> None:
+    """Row and column log-sum-exps, and the gradients of queries, keys and scale."""
+    rng = np.random.default_rng(0)
+    q, k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rng.standard_normal((n, 6)) for n in sizes))
+    query_ids, key_ids = np.arange(sizes[0]), np.arange(sizes[1])
+    if ids == "arrays":
+        query_ids, key_ids = rng.integers(0, 9, sizes[0]), rng.integers(0, 9, sizes[1])
+    given: Any = (50, 50)
+    if ids == "arrays":
+        given = backend.from_numpy(query_ids), backend.from_numpy(key_ids)
+    weights = rng.standard_normal(sum(sizes) if columns else sizes[0])
+
+    def lse(arrays: Any, scale: Any, name: str) -> Any:
+        return backend.ops.pair_logsumexp(
+            *arrays, scale, *given, unit=True, columns=columns, implementation=name
+        )
+
+    def total(*inputs: Any) -> Any:
+        return backend.ops.evaluate(
+            lambda arrays, scale, name: backend.ops.reduce(
+                lse(arrays, scale, name) * backend.from_numpy(weights), "sum", arrays[0].dtype
+            ),
+            inputs[:2],
+            inputs[2],
+            implementation,
+        )
+
+    inputs = [backend.from_numpy(x) for x in (q, k, np.array(scale))]
+    with np.errstate(divide="ignore"):
+        got = backend.to_numpy(lse(inputs[:2], scale, implementation))
+    expected, gradients = by_loops(q, k, scale, query_ids, key_ids, columns, weights)
+    assert_within(relative_error(got, expected, 1.0), 1e-14 * scale, "log-sum-exp")
+    _, grads = backend.value_and_grad(total, inputs)
+    for name, grad, truth in zip(("queries", "keys", "scale"), grads, gradients, strict=True):
+        size = np.abs(truth).max()
+        assert_within(relative_error(grad, truth, size), 1e-14 * max(scale, 100), name)
+
+
+def test_a_row_without_any_pair_is_minus_infinity(backend: Any, implementation: str) -> None:
+    q = backend.from_numpy(np.eye(3))
+    ids = backend.from_numpy(np.zeros(3, int))
+    for unit in (True, False):
+        with np.errstate(divide="ignore"):
+            found = backend.ops.pair_logsumexp(
+                q, None, 2.0, ids, None, unit=unit, implementation=implementation
+            )
+        assert (backend.to_numpy(found) == -np.inf).all()

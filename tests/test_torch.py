@@ -1,0 +1,223 @@
+"""What PyTorch's users expect beyond the shared suite."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.only("torch")
+
+
+@pytest.fixture
+def torch() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return torch
+
+
+@pytest.fixture(params=["dense", "tiled", "tiles of 4", "tiles of 4, kept"])
+def implementation(request: Any, monkeypatch: Any) -> str:
+    from ntxent.torch import _tiled
+
+    if request.param.startswith("tiles"):
+        monkeypatch.setattr(_tiled, "TILE", 4)
+        kept = 2 * 4 * 4 * 8 if request.param.endswith("kept") else 0
+        monkeypatch.setattr(_tiled, "KEEP_BYTES", kept)
+        return "tiled"
+    return str(request.param)
+
+
+def views_of(torch: Any, count: int, images: int = 5, dim: int = 3) -> list[Any]:
+    return [torch.randn(images, dim, dtype=torch.float64, requires_grad=True) for _ in range(count)]
+
+
+@pytest.mark.parametrize("denominator", ["all", "one_positive", "negatives"])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("temperature", [0.3, 0.01])
+def test_first_and_second_derivatives(
+    torch: Any, implementation: str, denominator: str, count: int, normalize: bool, temperature: float
+) -> None:
+    """gradcheck and gradgradcheck, the temperature among the inputs; finite differences at tau = 0.01
+    need rows that hardly move."""
+    from ntxent.torch import nt_xent
+
+    tau = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
+
+    def fn(tau: Any, *views: Any) -> Any:
+        return nt_xent(
+            *views,
+            temperature=tau,
+            denominator=denominator,
+            normalize=normalize,
+            implementation=implementation,
+        )
+
+    inputs = (tau, *views_of(torch, count))
+    loose = {"eps": 1e-8 if temperature < 0.1 else 1e-6, "atol": 1e-4 / temperature**2, "rtol": 1e-4}
+    assert torch.autograd.gradcheck(fn, inputs, **loose)
+    assert torch.autograd.gradgradcheck(fn, inputs, **(loose | {"atol": 1e-4 / temperature**4}))
+
+
+def test_second_derivatives_are_those_of_dense(torch: Any, implementation: str) -> None:
+    """Hessian-vector products and their own derivative, with a zero row in the batch."""
+    from ntxent.torch import nt_xent
+
+    z1, z2 = views_of(torch, 2)
+    with torch.no_grad():
+        z1[2] = 0
+    direction = torch.randn_like(z1)
+
+    def third(name: str) -> tuple[Any, ...]:
+        loss = nt_xent(z1, z2, temperature=0.2, implementation=name)
+        (first,) = torch.autograd.grad(loss, z1, create_graph=True)
+        (second,) = torch.autograd.grad((first * direction).sum(), z1, create_graph=True)
+        return first, second, *torch.autograd.grad((second * direction).sum(), (z1, z2))
+
+    for got, expected in zip(third(implementation), third("dense"), strict=True):
+        assert got.isfinite().all()
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_only_one_input_needs_a_gradient(torch: Any, implementation: str) -> None:
+    from ntxent.torch import nt_xent
+
+    z1, z2 = views_of(torch, 2)
+    tau = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    everything = torch.autograd.grad(nt_xent(z1, z2, temperature=tau, implementation=implementation), (z1, z2, tau))
+    for place in range(3):
+        inputs = [x.detach().clone() for x in (z1, z2, tau)]
+        inputs[place].requires_grad_()
+        nt_xent(*inputs[:2], temperature=inputs[2], implementation=implementation).backward()
+        torch.testing.assert_close(inputs[place].grad, everything[place])
+        assert [x.grad is None for x in inputs].count(True) == 2
+
+
+def test_kept_and_recomputed_tiles_give_the_same_bits(torch: Any, monkeypatch: Any) -> None:
+    from ntxent.torch import _tiled, nt_xent
+
+    monkeypatch.setattr(_tiled, "TILE", 16)
+    z1, z2 = views_of(torch, 2, images=50, dim=7)
+    found = []
+    for kept in (0, 5, 1000):
+        monkeypatch.setattr(_tiled, "KEEP_BYTES", kept * 16 * 16 * 8)
+        for temperature in (0.5, 0.001):
+            loss = nt_xent(z1, z2, temperature=temperature)
+            found.append((loss, *torch.autograd.grad(loss, (z1, z2))))
+    for kept_run in (found[2:4], found[4:]):
+        for got, expected in zip(kept_run, found[:2], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_backward_twice_on_a_retained_graph(torch: Any, implementation: str) -> None:
+    from ntxent.torch import nt_xent
+
+    z1, z2 = views_of(torch, 2)
+    loss = nt_xent(z1, z2, implementation=implementation)
+    first, second = (torch.autograd.grad(loss, (z1, z2), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_no_grad_and_inference_mode_and_parameters(torch: Any, implementation: str) -> None:
+    from ntxent.torch import nt_xent
+
+    z1, z2 = (torch.nn.Parameter(z.detach()) for z in views_of(torch, 2))
+    expected = nt_xent(z1, z2, implementation=implementation)
+    assert expected.requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            loss = nt_xent(z1, z2, implementation=implementation)
+        assert not loss.requires_grad
+        torch.testing.assert_close(loss, expected.detach())
+
+
+def test_forward_mode_is_right_or_refused(torch: Any) -> None:
+    """dense has it; the tape says that it hasn't, and no tangent is silently zero."""
+    from ntxent.torch import nt_xent
+
+    z1, z2 = (z.detach() for z in views_of(torch, 2))
+    tangent = torch.randn_like(z1)
+    step = 1e-6
+    expected = (nt_xent(z1 + step * tangent, z2) - nt_xent(z1 - step * tangent, z2)) / (2 * step)
+    _, got = torch.func.jvp(lambda z: nt_xent(z, z2, implementation="dense"), (z1,), (tangent,))
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-8)
+    with pytest.raises(RuntimeError):
+        torch.func.jvp(lambda z: nt_xent(z, z2, implementation="tiled"), (z1,), (tangent,))
+
+
+def test_a_gradient_hook_and_an_offload_hook_see_it(torch: Any) -> None:
+    from ntxent.torch import nt_xent
+
+    z1, z2 = views_of(torch, 2)
+    packed: list[int] = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda x: packed.append(x.numel()) or x.clone(), lambda x: x
+    )
+    with hooks:
+        loss = nt_xent(z1, z2)
+    assert max(packed) >= 100
+    grads = torch.autograd.grad(loss, (z1, z2))
+    expected = torch.autograd.grad(nt_xent(z1, z2), (z1, z2))
+    assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))
+
+
+def test_the_module_is_the_function(torch: Any) -> None:
+    from ntxent.torch import NTXentLoss, nt_xent
+
+    z1, z2 = views_of(torch, 2)
+    module = NTXentLoss(temperature=0.3, denominator="negatives", reduction="sum")
+    expected = nt_xent(z1, z2, temperature=0.3, denominator="negatives", reduction="sum")
+    assert torch.equal(module(z1, z2), expected)
+    assert not list(module.parameters())
+    assert not module.state_dict()
+    assert "temperature=0.3" in repr(module)
+    ids = torch.tensor([0, 0, 1, 1, 2])
+    expected = nt_xent(z1, z2, temperature=0.3, denominator="negatives", reduction="sum", ids=ids)
+    assert torch.equal(module(z1, z2, ids=ids), expected)
+
+
+def test_a_learned_temperature_is_trained_saved_and_loaded(torch: Any) -> None:
+    from ntxent.torch import NTXentLoss
+
+    z1, z2 = (z.detach().float() for z in views_of(torch, 2))
+    module = NTXentLoss(temperature=0.3, learn_temperature=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = module(z1, z2)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+    assert module.temperature.item() != pytest.approx(0.3)
+    other = NTXentLoss(learn_temperature=True)
+    other.load_state_dict(copy.deepcopy(module.state_dict()))
+    assert torch.equal(other(z1, z2), module(z1, z2))
+    assert "learned" in repr(module)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1.0}, {"denominator": "x"}, {"reduction": "x"}, {"implementation": "x"}]
+)
+def test_the_module_refuses_at_construction(bad: dict[str, Any]) -> None:
+    from ntxent.torch import NTXentLoss
+
+    with pytest.raises(ValueError, match=r"must be"):
+        NTXentLoss(**bad)
+
+
+def test_a_learned_temperature_has_the_gradient_of_finite_differences(
+    torch: Any, implementation: str
+) -> None:
+    from ntxent.torch import nt_xent
+
+    z1, z2 = (z.detach() for z in views_of(torch, 2))
+    tau = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    nt_xent(z1, z2, temperature=tau, implementation=implementation).backward()
+    up, down = (nt_xent(z1, z2, temperature=0.2 + e).item() for e in (1e-6, -1e-6))
+    np.testing.assert_allclose(tau.grad.item(), (up - down) / 2e-6, rtol=1e-7)
