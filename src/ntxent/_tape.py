@@ -2,8 +2,8 @@
 
 A `Rule` computes a value and says how a gradient flows back: (value, residuals, pullback), with
 `pullback(residuals, g)` giving one gradient, or None, for each input. The residuals are apart from
-the pullback so that PyTorch can own their memory (`save_for_backward`); the tape itself holds only
-structure. It imports no framework.
+the pullback so that PyTorch can own their memory; the tape itself holds only structure. It imports no
+framework.
 
 One node of PyTorch's own autograd costs 3 to 5 microseconds a direction and the loss has twenty of
 them, which is half the time of a batch of 16; a record here costs one.

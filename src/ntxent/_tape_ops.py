@@ -112,16 +112,16 @@ class TapeOps:
 
     def _partner_logits(self, rows: Array, shift: int, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
-            scale, dots, *pair = residuals
+            dots, *pair = residuals
             grad_scale = self.scalar_like(scale, (g * dots).sum()) if is_array(scale) else None
             return self.dot_gradient(g * scale, shift, *pair), None, grad_scale
 
         dots, *pair = self.partner_dots(rows, shift)
-        return dots * scale, (scale, dots, *pair), pullback
+        return dots * scale, (dots, *pair), pullback
 
     def _partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
-            x, y, scale, dots, *pair = residuals
+            x, y, dots, *pair = residuals
             weight = self.cast(self.softplus_gradient(g, x, y), dtype)
             grad_scale = None
             if is_array(scale):
@@ -132,7 +132,7 @@ class TapeOps:
         dots, *pair = self.partner_dots(rows, shift)
         x = self.minus_product(lse, dots, scale)
         y = self.log1pexp(x)
-        return y, (x, y, scale, dots, *pair), pullback
+        return y, (x, y, dots, *pair), pullback
 
     def scalar_like(self, scale: Array, grad: Array) -> Array:
         """The gradient of the scale in its dtype."""
@@ -191,18 +191,18 @@ class TapeOps:
         return y, (a, b, y), pullback
 
     def _reduce(self, rows: Array, reduction: str, dtype: Any) -> Ruled:
-        def pullback(_: Any, g: Array) -> tuple[Array | None, ...]:
+        def pullback(_: Any, g: Any) -> tuple[Array | None, ...]:
             if reduction == "none":
                 return g, None, None
-            return self.spread(g / size if reduction == "mean" else g, size), None, None
+            return self.spread(g / size if reduction == "mean" else g, size, place), None, None
 
-        size = rows.shape[0]
-        if reduction != "none":
-            rows = rows.mean() if reduction == "mean" else rows.sum()
-        return self.cast(rows, dtype), (), pullback
+        size, place = rows.shape[0], self.device(rows)
+        if reduction == "none":
+            return self.cast(rows, dtype), (), pullback
+        return (rows.mean if reduction == "mean" else rows.sum)(dtype=dtype), (), pullback
 
-    def spread(self, x: Array, size: int) -> Array:
-        """A number as a vector."""
+    def spread(self, x: Any, size: int, device: Any) -> Array:
+        """A number or a 0-d array as a vector."""
         raise NotImplementedError
 
     def repeat(self, ids: Array, times: int) -> Array:

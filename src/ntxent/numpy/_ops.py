@@ -51,7 +51,7 @@ class NumpyOps(TapeOps):
         found: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)
         return found
 
-    def spread(self, x: Array, size: int) -> Array:
+    def spread(self, x: Any, size: int, device: Any) -> Array:
         return np.broadcast_to(x, (size,))
 
     def number(self, temperature: Any) -> float:
@@ -60,6 +60,15 @@ class NumpyOps(TapeOps):
 
     def device(self, array: Any) -> str:
         return "cpu"
+
+    def choose(self, device: Any) -> str:
+        """What `implementation=None` means."""
+        del device
+        return "tiled"
+
+    def devices(self) -> list[str]:
+        """The devices of this machine."""
+        return ["cpu"]
 
     def evaluate(
         self,

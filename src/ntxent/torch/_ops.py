@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
-from ntxent.torch._pair_logsumexp import IMPLEMENTATIONS, choose, pair_logsumexp
+from ntxent.torch._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 Loss = Callable[[Sequence[Any], Any, str], Any]
 
@@ -62,8 +62,10 @@ class TorchOps(TapeOps):
             return torch.addcmul(a, b, c, value=-1)
         return torch.sub(a, b, alpha=c)
 
-    def spread(self, x: Tensor, size: int) -> Tensor:
-        return x.expand(size)
+    def spread(self, x: float | Tensor, size: int, device: torch.device) -> Tensor:
+        if isinstance(x, Tensor):
+            return x.expand(size)
+        return torch.full((size,), x, dtype=torch.float64, device=device)
 
     def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(1, dtype=torch.float64)
@@ -71,11 +73,21 @@ class TorchOps(TapeOps):
     def number(self, temperature: Tensor) -> None:
         """Nothing: reading a tensor's value would wait for its device."""
 
+    def choose(self, device: Any) -> str:
+        """What `implementation=None` means: tiled everywhere, as one tile is the dense closed form."""
+        del device  # one answer for all, until a kernel serves some
+        return "tiled"
+
+    def devices(self) -> list[str]:
+        """The devices of this machine."""
+        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        return [f"cpu ({torch.get_num_threads()} threads)", *found]
+
     def evaluate(
         self, loss: Loss, views: Sequence[Tensor], temperature: Any, implementation: str | None
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
-        name = implementation or choose(views[0].device)
+        name = implementation or self.choose(views[0].device)
         if name != "dense" and torch.is_grad_enabled():
             value: Tensor = _OnTape.apply(loss, name, temperature, *views)
         else:
@@ -87,7 +99,13 @@ OPS = TorchOps(torch)
 
 
 class _OnTape(torch.autograd.Function):
-    """A loss as one node of autograd's graph, differentiated by its tape."""
+    """A loss as one node of autograd's graph, differentiated by its tape.
+
+    The upstream of a scalar loss is a factor and no more, so its gradients are computed at once, while
+    the tiles are still at hand: nothing is kept but the gradients themselves, and the encoder's
+    backward pass has the memory. Half-precision gradients can't be: scaled only after they were
+    rounded, they would underflow where a loss scaler is meant to prevent it.
+    """
 
     @staticmethod
     def forward(ctx: Any, loss: Loss, name: str, temperature: Any, *views: Tensor) -> Tensor:
@@ -99,40 +117,46 @@ class _OnTape(torch.autograd.Function):
         tape = Tape()
         watched = [tape.watch(x) if need else x for x, need in zip(inputs, needed, strict=True)]
         output = loss(watched[1:], watched[0], name)
-        # Tensors are handed to autograd, which frees them after the backward pass (and lets hooks
-        # offload them); the tape keeps its structure and the few numbers among its residuals.
-        tensors: list[Tensor | None] = []
-        numbers: list[Any] = []
-        for x in (*inputs, *tape.residuals):
-            tensor = isinstance(x, Tensor)
-            tensors.append(x if tensor else None)
-            numbers.append(None if tensor else x)
-        tape.residuals = []
-        ctx.save_for_backward(*tensors)
-        ctx.numbers = numbers
-        ctx.loss, ctx.tape, ctx.output = loss, tape, output.place
-        ctx.watched = [x.place if type(x) is Traced else None for x in watched]
         value = output.value
+        places = [x.place if type(x) is Traced else None for x in watched]
+        ctx.loss, ctx.tape = loss, None
+        ctx.temperature = None if isinstance(temperature, Tensor) else temperature
+        if value.dim() == 0 and value.dtype == views[0].dtype:
+            kept = tape.gradients(output.place, 1.0, places, tape.residuals)
+        else:
+            kept, tape.residuals = tape.residuals, []
+            ctx.tape, ctx.places, ctx.output = tape, places, output.place
+        # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload them.
+        is_tensor = [isinstance(x, Tensor) for x in kept]
+        ctx.numbers = [None if tensor else x for x, tensor in zip(kept, is_tensor, strict=True)]
+        ctx.save_for_backward(
+            temperature if isinstance(temperature, Tensor) else None,
+            *views,
+            *[x if tensor else None for x, tensor in zip(kept, is_tensor, strict=True)],
+        )
         return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        saved = [
-            number if tensor is None else tensor
-            for tensor, number in zip(ctx.saved_tensors, ctx.numbers, strict=True)
-        ]
-        count = len(ctx.watched)
+        (g,) = upstream
+        needed = ctx.needs_input_grad[2:]
+        saved = ctx.saved_tensors
+        inputs, kept = saved[: len(needed)], saved[len(needed) :]
         if torch.is_grad_enabled():
-            grads = _graph_of_gradients(ctx, saved[:count], upstream[0])
-        else:
-            grads = ctx.tape.gradients(ctx.output, upstream[0], ctx.watched, saved[count:])
-        return (None, None, *grads)
+            return (None, None, *_graph_of_gradients(ctx, inputs, g))
+        if ctx.tape is None:
+            return (None, None, *[None if grad is None else grad * g for grad in kept])
+        residuals = [x if n is None else n for x, n in zip(kept, ctx.numbers, strict=True)]
+        return (None, None, *ctx.tape.gradients(ctx.output, g, ctx.places, residuals))
 
 
-def _graph_of_gradients(ctx: Any, inputs: list[Any], upstream: Tensor) -> list[Tensor | None]:
+def _graph_of_gradients(
+    ctx: Any, inputs: Sequence[Tensor | None], g: Tensor
+) -> list[Tensor | None]:
     """Under create_graph=True: the dense form's gradients by autograd, so all further ones are right."""
     needed = ctx.needs_input_grad[2:]
-    value = ctx.loss(inputs[1:], inputs[0], "dense")
+    temperature = ctx.temperature if inputs[0] is None else inputs[0]
+    value = ctx.loss(inputs[1:], temperature, "dense")
     wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=True))
+    found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needed]

@@ -19,12 +19,6 @@ from ntxent.torch import _matrix, _tiled
 IMPLEMENTATIONS = ("dense", "tiled")
 
 
-def choose(device: torch.device) -> str:
-    """What `implementation=None` means: tiled everywhere, as a single tile is the dense closed form."""
-    del device  # one answer for all, until a kernel serves some
-    return "tiled"
-
-
 def pair_logsumexp(
     queries: Any,
     keys: Any | None,

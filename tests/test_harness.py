@@ -1,0 +1,119 @@
+"""The tests test: errors that are planted must be found, and no comparison is thrown away."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from _cases import Case, oracle
+from _tolerances import TOLERANCES, assert_within, gradient_error, relative_error, tolerance
+
+TESTS = Path(__file__).parent
+COMPARISONS = {"allclose", "isclose", "array_equal", "array_equiv", "equal", "is_close"}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("temperature", [0.005, 0.5])
+def test_an_error_of_ten_tolerances_is_found(dtype: str, temperature: float) -> None:
+    truth = oracle(Case("random", 2, 5, 8, temperature), dtype)
+    bound = tolerance(dtype, "loss", temperature)
+    assert_within(relative_error(truth.loss * (1 + bound / 2), truth.loss), bound, "half of it")
+    with pytest.raises(AssertionError, match="times the bound"):
+        assert_within(relative_error(truth.loss * (1 + 10 * bound), truth.loss), bound, "ten of it")
+    bound = tolerance(dtype, "gradient", temperature)
+    rest = truth.lengths, truth.rows, temperature, dtype
+    for factor in (0.5, 10):
+        off = [g.copy() for g in truth.gradients]
+        size = max(np.abs(g * n).max() for g, n in zip(off, truth.lengths, strict=True))
+        scale = max(size, np.max(-np.expm1(-truth.rows)) / (truth.rows.size * temperature))
+        off[1][0, 0] += factor * bound * scale / truth.lengths[1][0, 0]
+        found = gradient_error(off, truth.gradients, *rest) <= bound
+        assert found is (factor < 1)
+
+
+def test_nan_is_not_within_any_bound() -> None:
+    for got, expected in ((np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0)):
+        with pytest.raises(AssertionError):
+            assert_within(relative_error(got, expected), 1e300, "not a number")
+
+
+def test_an_error_planted_in_a_backend_is_found(backend: Any, monkeypatch: Any) -> None:
+    """Ten tolerances in the softplus, which every implementation of it goes through."""
+    case = Case("random", 2, 5, 8, 0.1)
+    truth = oracle(case, "float64")
+    views = [backend.from_numpy(x) for x in truth.inputs]
+    exact = type(backend.ops).log1pexp
+    bound = tolerance("float64", "loss", 0.1)
+    for factor, passes in ((0.1, True), (10, False)):
+        monkeypatch.setattr(
+            type(backend.ops), "log1pexp", lambda ops, x, f=factor: exact(ops, x) * (1 + f * bound)
+        )
+        loss = backend.value(backend.module.nt_xent, *views, temperature=0.1)
+        assert (relative_error(loss, truth.loss) <= bound) is passes
+
+
+def functions() -> list[tuple[str, ast.FunctionDef]]:
+    return [
+        (f"{path.name}:{node.name}", node)
+        for path in sorted(TESTS.glob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+
+
+def called(node: ast.AST) -> str:
+    function = getattr(node, "func", None)
+    return getattr(function, "attr", getattr(function, "id", ""))
+
+
+def test_no_comparison_is_thrown_away() -> None:
+    thrown = [
+        f"{path.name}:{node.lineno}"
+        for path in sorted(TESTS.glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr)
+        and (called(node.value) in COMPARISONS or isinstance(node.value, ast.Compare))
+    ]
+    assert not thrown
+
+
+def test_every_test_can_fail() -> None:
+    def asserts(node: ast.AST) -> bool:
+        return isinstance(node, ast.Assert) or called(node) in {"raises", "assert_within"} or (
+            called(node).startswith("assert_")
+        )
+
+    silent = [name for name, body in functions() if not any(map(asserts, ast.walk(body)))]
+    assert len(functions()) > 40
+    assert not silent
+
+
+def run_pytest(tmp_path: Path, *options: str) -> tuple[int, str]:
+    import subprocess
+    import sys
+
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.returncode, found.stdout + found.stderr
+
+
+def test_a_required_device_that_is_missing_fails_the_run(tmp_path: Path) -> None:
+    """It does not skip; numpy has no gpu anywhere."""
+    code, output = run_pytest(tmp_path, "--backend", "numpy", "--device", "gpu", "--require")
+    assert code != 0
+    assert "--require: numpy sees no gpu" in output
+
+
+def test_a_required_backend_whose_tests_all_vanish_fails_the_run(tmp_path: Path) -> None:
+    code, _ = run_pytest(
+        tmp_path, "--backend", "numpy", "--require", "--ignore-glob", "tests/test_*", "--co"
+    )
+    assert code != 0

@@ -1,0 +1,113 @@
+"""Who may import whom, and that importing one backend imports no other framework."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ntxent
+
+SOURCE = Path(ntxent.__file__).parent
+FRAMEWORKS = {"numpy", "torch", "jax", "tensorflow"}
+# What each module of the root may import of the package; the rest of the root only from the stdlib.
+ROOT = {
+    "__init__": set(),
+    "__main__": {"ntxent"},
+    "_spec": set(),
+    "_tape": set(),
+    "_grid": set(),
+    "_range": set(),
+    "_pairs": set(),
+    "_tape_ops": {"ntxent._tape"},
+    "_formula": {"ntxent", "ntxent._spec"},
+    "reference": set(),
+}
+OUTSIDE = {"reference": {"numpy"}}
+KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp"}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file names in its imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names.add(node.module or "")
+            if node.module == "ntxent":
+                names |= {f"ntxent.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
+def test_the_root_imports_no_framework(path: Path) -> None:
+    names = imported(path)
+    allowed = ROOT[path.stem]
+    ours = {name for name in names if name.split(".")[0] == "ntxent"}
+    assert ours <= allowed | {"ntxent"} if allowed else not ours
+    outside = {name.split(".")[0] for name in names - ours} - sys.stdlib_module_names
+    assert outside <= OUTSIDE.get(path.stem, set())
+
+
+BACKENDS = sorted(path for path in SOURCE.glob("*/*.py") if path.parent.name in FRAMEWORKS)
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_backend_imports_its_own_framework_alone(path: Path) -> None:
+    backend = path.parent.name
+    names = imported(path)
+    outside = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"ntxent"}
+    assert outside <= {backend}
+    ours = {name for name in names if name.startswith("ntxent.")}
+    others = {f"ntxent.{name}" for name in FRAMEWORKS - {backend}}
+    assert not any(name.startswith(tuple(others)) for name in ours)
+    if path.stem in KERNELS:
+        assert "ntxent._formula" not in ours
+        assert f"ntxent.{backend}._losses" not in ours
+
+
+def loaded(statement: str) -> set[str]:
+    """The frameworks in sys.modules after a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*[m for m in {sorted(FRAMEWORKS)} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(found.stdout.split())
+
+
+def test_importing_the_package_loads_no_framework() -> None:
+    assert loaded("import ntxent; ntxent.available_backends()") == set()
+
+
+@pytest.mark.only("numpy")
+def test_importing_numpy_loads_numpy_alone() -> None:
+    assert loaded("import ntxent.numpy") == {"numpy"}
+
+
+@pytest.mark.only("torch")
+def test_importing_torch_loads_no_other_framework() -> None:
+    assert loaded("import ntxent.torch") <= {"torch", "numpy"}
+
+
+def test_a_missing_framework_says_what_to_install() -> None:
+    code = "import sys\nsys.modules['torch'] = None\nimport ntxent.torch"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode != 0
+    assert 'ImportError: ntxent.torch needs PyTorch; install it with: pip install "ntxent[torch]"' in (
+        found.stderr
+    )
+
+
+def test_the_command_tells_what_is_installed() -> None:
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "ntxent"], capture_output=True, text=True, check=True
+    )
+    assert ntxent.__version__ in found.stdout
+    for name in ntxent.available_backends():
+        assert f"ntxent.{name}" in found.stdout
+    assert "implementation" in found.stdout
