@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,16 @@ class Oracle(NamedTuple):
 
 GEOMETRIES = ("random", "close", "identical", "antipodal", "zero row", "norms")
 TEMPERATURES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0)
-SMALL = ((2, 1, 1), (2, 1, 5), (2, 2, 3), (2, 3, 1), (2, 5, 8), (2, 17, 129), (2, 3, 513), (3, 5, 8))
+SMALL = (
+    (2, 1, 1),
+    (2, 1, 5),
+    (2, 2, 3),
+    (2, 3, 1),
+    (2, 5, 8),
+    (2, 17, 129),
+    (2, 3, 513),
+    (3, 5, 8),
+)
 GRID = [
     Case(geometry, *size, temperature)
     for geometry, size, temperature in itertools.product(GEOMETRIES, SMALL, TEMPERATURES)
@@ -67,7 +76,7 @@ def make_views(case: Case, seed: int = 0) -> list[Array]:
     return views
 
 
-@lru_cache(maxsize=None)
+@cache
 def oracle(case: Case, dtype: str, denominator: str = "all") -> Oracle:
     """The case in the rounding of a dtype, and the float64 truth for those inputs."""
     temperature = float(np.dtype(dtype).type(case.temperature))

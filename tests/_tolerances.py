@@ -70,4 +70,6 @@ def gradient_error(
 
 def assert_within(error: float, bound: float, what: str) -> None:
     """Fail unless error <= bound, which a NaN is not."""
-    assert error <= bound, f"{what}: error {error:.3g} is {error / bound:.3g} times the bound {bound:.3g}"
+    assert error <= bound, (
+        f"{what}: error {error:.3g} is {error / bound:.3g} times the bound {bound:.3g}"
+    )

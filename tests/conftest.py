@@ -9,8 +9,9 @@ from typing import Any
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis")
 
 import pytest
-from _adapters import ADAPTERS
 from hypothesis import settings
+
+from _adapters import ADAPTERS
 
 settings.register_profile("ntxent", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("ntxent")
@@ -25,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require",
         action="store_true",
-        help="a backend or device that is missing fails the run, and so does a run without its tests",
+        help="a missing backend or device fails the run, and so does a run without its tests",
     )
 
 
@@ -34,9 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     name, device = config.getoption("--backend"), config.getoption("--device")
     if config.getoption("--require") and name:
         if not ADAPTERS[name].installed():
-            raise pytest.UsageError(f"--require: {name} is not installed")
+            msg = f"--require: {name} is not installed"
+            raise pytest.UsageError(msg)
         if not ADAPTERS[name].has_device(device):
-            raise pytest.UsageError(f"--require: {name} sees no {device}")
+            msg = f"--require: {name} sees no {device}"
+            raise pytest.UsageError(msg)
 
 
 def chosen(config: pytest.Config) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from _cases import GRID, Case, oracle
 from _tolerances import (
     EPSILON,
@@ -67,7 +68,9 @@ def test_the_hostile_grid(
         ),
     }
     assert loss.dtype == np.dtype(dtype)
-    assert not any(g[np.broadcast_to(n == 0, g.shape)].any() for g, n in zip(grads, truth.lengths, strict=True))
+    assert not any(
+        g[np.broadcast_to(n == 0, g.shape)].any() for g, n in zip(grads, truth.lengths, strict=True)
+    )
     for what, (error, bound) in errors.items():
         assert_within(error, bound, f"{what} of {case} in {dtype}")
         note_worst(f"hostile grid, {what}", backend.name, error / bound)
@@ -93,7 +96,9 @@ def test_the_other_denominators(
     )
     scale = np.abs(truth.rows).mean()
     what = f"{denominator}, {case}"
-    assert_within(relative_error(loss, truth.loss, scale), tolerance(dtype, "loss", temperature), what)
+    assert_within(
+        relative_error(loss, truth.loss, scale), tolerance(dtype, "loss", temperature), what
+    )
     error = gradient_error(grads, truth.gradients, truth.lengths, truth.rows, temperature)
     assert_within(error, tolerance(dtype, "gradient", temperature), what)
     error = relative_error(by_temperature, truth.temperature_gradient, scale / temperature)
@@ -142,7 +147,9 @@ def test_a_loss_of_1e_minus_27_keeps_its_digits(backend: Any, implementation: st
     """Close views at tau = 0.01, where cross-entropy returns 0 with a gradient 90 % off."""
     rng = np.random.default_rng(0)
     first = rng.standard_normal((64, 128))
-    inputs = [x.astype(np.float32) for x in (first, first + 0.01 * rng.standard_normal(first.shape))]
+    inputs = [
+        x.astype(np.float32) for x in (first, first + 0.01 * rng.standard_normal(first.shape))
+    ]
     from ntxent import reference
 
     temperature = float(np.float32(0.01))
@@ -184,4 +191,6 @@ def test_antipodal_positives_at_a_small_temperature(backend: Any, implementation
         temperature=0.005,
         implementation=implementation,
     )
-    assert_within(relative_error(exact, 200 + np.log(6)), tolerance("float32", "loss", 0.005), "loss")
+    assert_within(
+        relative_error(exact, 200 + np.log(6)), tolerance("float32", "loss", 0.005), "loss"
+    )

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from _cases import Case, oracle
 from _tolerances import assert_within, gradient_error, tolerance
-
 from ntxent import reference
 
 
@@ -49,8 +49,9 @@ def test_an_upstream_of_any_size(backend: Any, implementation: str, upstream: fl
     case = Case("close", 2, 20, 16, 0.05)
     truth = oracle(case, "float32")
     _, grads = backend.value_and_grad(
-        lambda *x: backend.module.nt_xent(*x, temperature=0.05, implementation=implementation)
-        * upstream,
+        lambda *x: (
+            backend.module.nt_xent(*x, temperature=0.05, implementation=implementation) * upstream
+        ),
         [backend.from_numpy(x) for x in truth.inputs],
     )
     size = max(np.abs(g).max() for g in truth.gradients)

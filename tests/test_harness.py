@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from _cases import Case, oracle
 from _tolerances import TOLERANCES, assert_within, gradient_error, relative_error, tolerance
 
@@ -82,8 +83,10 @@ def test_no_comparison_is_thrown_away() -> None:
 
 def test_every_test_can_fail() -> None:
     def asserts(node: ast.AST) -> bool:
-        return isinstance(node, ast.Assert) or called(node) in {"raises", "assert_within"} or (
-            called(node).startswith("assert_")
+        return (
+            isinstance(node, ast.Assert)
+            or called(node) in {"raises", "assert_within"}
+            or (called(node).startswith("assert_"))
         )
 
     silent = [name for name, body in functions() if not any(map(asserts, ast.walk(body)))]

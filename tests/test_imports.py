@@ -96,10 +96,13 @@ def test_importing_torch_loads_no_other_framework() -> None:
 
 def test_a_missing_framework_says_what_to_install() -> None:
     code = "import sys\nsys.modules['torch'] = None\nimport ntxent.torch"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert found.returncode != 0
-    assert 'ImportError: ntxent.torch needs PyTorch; install it with: pip install "ntxent[torch]"' in (
-        found.stderr
+    assert (
+        'ImportError: ntxent.torch needs PyTorch; install it with: pip install "ntxent[torch]"'
+        in (found.stderr)
     )
 
 

@@ -36,7 +36,9 @@ def test_no_torch_operation_makes_a_matrix(keep: int, monkeypatch: Any) -> None:
     class Largest(TorchDispatchMode):
         size = 0
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             result = func(*args, **(kwargs or {}))
             for x in result if isinstance(result, tuple | list) else [result]:
                 if isinstance(x, torch.Tensor):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from _tolerances import assert_within, relative_error
 
 
@@ -41,7 +42,10 @@ def test_rectangles(
 ) -> None:
     """Row and column log-sum-exps, and the gradients of queries, keys and scale."""
     rng = np.random.default_rng(0)
-    q, k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rng.standard_normal((n, 6)) for n in sizes))
+    q, k = (
+        x / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (rng.standard_normal((n, 6)) for n in sizes)
+    )
     query_ids, key_ids = np.arange(sizes[0]), np.arange(sizes[1])
     if ids == "arrays":
         query_ids, key_ids = rng.integers(0, 9, sizes[0]), rng.integers(0, 9, sizes[1])

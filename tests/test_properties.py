@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _tolerances import assert_within, relative_error
 from hypothesis import given
 from hypothesis import strategies as st
+
+from _tolerances import assert_within, relative_error
 
 BOUND = 1e-12  # float64; the order of the sums differs, nothing else
 
@@ -56,7 +57,11 @@ def test_a_loss_with_positives_in_its_denominator_is_not_negative(
 ) -> None:
     for denominator in ("all", "one_positive"):
         rows = loss_of(
-            backend, batch(*shape), temperature=temperature, denominator=denominator, reduction="none"
+            backend,
+            batch(*shape),
+            temperature=temperature,
+            denominator=denominator,
+            reduction="none",
         )
         assert (rows >= 0).all()
 
@@ -66,7 +71,10 @@ def test_two_views_make_the_first_two_denominators_one(
     backend: Any, seed: int, images: int, temperature: float
 ) -> None:
     views = batch(seed, 2, images, 5)
-    both = [loss_of(backend, views, temperature=temperature, denominator=d) for d in ("all", "one_positive")]
+    both = [
+        loss_of(backend, views, temperature=temperature, denominator=d)
+        for d in ("all", "one_positive")
+    ]
     assert both[0] == both[1]
 
 
@@ -75,19 +83,23 @@ def test_reductions_agree(backend: Any, shape: Any) -> None:
     views = batch(*shape)
     rows = loss_of(backend, views, reduction="none")
     assert rows.shape == (shape[1] * shape[2],)
-    assert_within(relative_error(loss_of(backend, views, reduction="sum"), rows.sum()), BOUND, "sum")
+    assert_within(
+        relative_error(loss_of(backend, views, reduction="sum"), rows.sum()), BOUND, "sum"
+    )
     assert_within(relative_error(loss_of(backend, views), rows.mean()), BOUND, "mean")
 
 
 def test_rows_come_view_by_view(backend: Any, implementation: str) -> None:
-    """The first view's rows, then the second's: an image that is hard in view 1 alone shows there."""
+    """The first view's rows, then the second's: a hard row of one view shows there."""
     z1, z2 = np.eye(12), np.eye(12)
     z1[3] = -z1[3]
     rows = loss_of(backend, [z1, z2], reduction="none", implementation=implementation)
     assert rows.reshape(2, 12).argmax(1).tolist() == [3, 3]
     z3 = z2.copy()
     z3[5] = np.ones(12)
-    rows = loss_of(backend, [z2, z3], reduction="none", implementation=implementation).reshape(2, 12)
+    rows = loss_of(backend, [z2, z3], reduction="none", implementation=implementation).reshape(
+        2, 12
+    )
     assert rows[1, 5] > rows[0, 5]
 
 

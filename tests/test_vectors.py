@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _tolerances import assert_within, gradient_error, relative_error, tolerance
 
+from _tolerances import assert_within, gradient_error, relative_error, tolerance
 from ntxent import reference
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "nt_xent.json").read_text())["cases"]
@@ -34,7 +34,11 @@ def parts(case: dict[str, Any]) -> tuple[list[Any], dict[str, Any], list[Any], A
 
 def scale_of(views: list[Any], normalize: bool, temperature: float) -> float:
     """The size of a logit, which a loss that may cross zero is the difference of."""
-    return 1 / temperature if normalize else max((view**2).sum(1).max() for view in views) / temperature
+    return (
+        1 / temperature
+        if normalize
+        else max((view**2).sum(1).max() for view in views) / temperature
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

@@ -16,7 +16,7 @@ def main() -> None:
         ops = import_module(f"ntxent.{name}._ops").OPS
         for device in ops.devices():
             print(
-                f"  ntxent.{name} ({name} {version(name)}) on {device}: implementation=None chooses "
+                f"  ntxent.{name} ({name} {version(name)}) on {device}: implementation=None means "
                 f'"{ops.choose(device)}" of {", ".join(ops.IMPLEMENTATIONS)}'
             )
 

@@ -1,20 +1,20 @@
 """The formula, once, for every backend.
 
-Rows. V views of the same N images, stacked: z = [z1; z2; ...; zV], n = VN rows of unit length;
-s_ik = z_i . z_k, temperature tau, `scale` = 1/tau. Row i's positives are the other views of its image,
-rows i + N, i + 2N, ... (mod n). Its negatives N(i) are the rows whose id differs from its own; the id
-is the image's number unless the user gives one.
+Rows. V views of the same N images, stacked: z = [z1; z2; ...; zV], n = VN rows of unit length; s_ik
+= z_i . z_k, temperature tau, `scale` = 1/tau. Row i's positives are the other views of its image,
+rows i + N, i + 2N, ... (mod n). Its negatives N(i) are the rows whose id differs from its own; the
+id is the image's number unless the user gives one.
 
-    L_i = log sum_{k in N(i)} exp(s_ik / tau)                   the log-sum-exp over the negatives, O(n^2 d)
-    l_i = softplus(L_i - s_ij / tau)                            NT-Xent (arXiv 2002.05709, eq. 1)
+    L_i = log sum_{k in N(i)} exp(s_ik / tau)       over the negatives, O(n^2 d)
+    l_i = softplus(L_i - s_ij / tau)                NT-Xent (arXiv 2002.05709, eq. 1)
 
 The second line is -log(exp(s_ij/tau) / (exp(s_ij/tau) + exp(L_i))), divided through. Written so it
 keeps its digits when l_i is small, where `logsumexp(everything) - positive` has lost them all
 (docs/numerics.md).
 
 `pair_logsumexp` is the one expensive operation, and each backend makes that one fast; everything on
-this page is O(n d) and differentiated by the backend. All checks are in
-`_spec`, and nothing here knows a framework: `ops` is a backend's.
+this page is O(n d) and differentiated by the backend. All checks are in `_spec`, and nothing here
+knows a framework: `ops` is a backend's.
 """
 
 from __future__ import annotations
@@ -83,12 +83,13 @@ class Ops(_spec.ArrayKind, Protocol):
         columns: bool = False,
         implementation: str | None = None,
     ) -> Array:
-        """Log-sum-exp of `scale * queries @ keys.T` along rows, (n,); then down `columns`, (n + m,).
+        """Log-sum-exp of `scale * queries @ keys.T` along rows, then down `columns`: (n + m,).
 
-        Only pairs with `query_ids[i] != key_ids[k]` count; a row without any gives -inf. An integer P
-        as both ids stands for 0 ... P-1 over and over, so that no index array is built. `keys=None`
-        means the queries themselves: each tile then serves its rows and its columns. `unit` promises
-        rows of length at most 1, so that |score| <= scale and no running maximum may be needed.
+        Only pairs with `query_ids[i] != key_ids[k]` count; a row without any gives -inf. An integer
+        P as both ids stands for 0 ... P-1 over and over, so that no index array is built.
+        `keys=None` means the queries themselves: each tile then serves its rows and its columns.
+        `unit` promises rows of length at most 1, so that |score| <= scale and no running maximum
+        may be needed.
         """
 
 
@@ -121,9 +122,7 @@ def nt_xent(
     return ops.evaluate(loss, views, temperature, implementation)
 
 
-def row_losses(
-    ops: Ops, z: Array, lse: Array, scale: Any, views: int, denominator: str
-) -> Array:
+def row_losses(ops: Ops, z: Array, lse: Array, scale: Any, views: int, denominator: str) -> Array:
     """The loss of every row, from the log-sum-exp over its negatives and its few positives."""
     rows = z.shape[0]
     shifts = range(rows // views, rows, rows // views)

@@ -1,4 +1,4 @@
-"""What the closed-form gradient of `pair_logsumexp` needs around its tiles, for every array type."""
+"""What the closed-form gradient of `pair_logsumexp` needs around its tiles, for all arrays."""
 
 from __future__ import annotations
 

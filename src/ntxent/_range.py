@@ -1,7 +1,8 @@
 """When exp of a score needs no shift, for every backend.
 
 For rows of length at most 1, |score| <= scale. Unshifted, a tile needs one exp for rows and columns
-together, forward and backward; a running maximum costs one for each and passes over the tile besides.
+together, forward and backward; a running maximum costs one for each and passes over the tile
+besides.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def lift(scale: float, shifted: bool) -> float:
     """What is added to the exponent in r = g exp(lift - lse), the unshifted gradient's factor.
 
     Where views are close g is small and exp(-lse) too, down to exp(-scale) / n for both together:
-    subnormal under a small upstream. Where positives are far r is up to exp(scale). scale / 2 leaves
-    room on both sides, up to exp(1.5 scale); `weight_scale` takes it back.
+    subnormal under a small upstream. Where positives are far r is up to exp(scale). scale / 2
+    leaves room on both sides, up to exp(1.5 scale); `weight_scale` takes it back.
     """
     return 0.0 if shifted else scale / 2
 

@@ -1,7 +1,8 @@
 """The contract: defaults, allowed values, every check and its wording. Standard library only.
 
-The mathematics is in `_formula.py`; this page says what may be passed to it. All backends call these
-checks, so all say the same words. A message tells what came, what was expected and what to do.
+The mathematics is in `_formula.py`; this page says what may be passed to it. All backends call
+these checks, so all say the same words. A message tells what came, what was expected and what to
+do.
 """
 
 from __future__ import annotations
@@ -63,30 +64,34 @@ NO_NEGATIVES = (
 def check_views(kind: ArrayKind, views: Sequence[Any]) -> None:
     """Two or more float arrays of one shape (N, d), one dtype and one device."""
     if len(views) < 2:
-        raise ValueError(
+        msg = (
             f"expected at least two views, each an array of shape (N, d); got {len(views)}. "
             "Pass them one by one: nt_xent(z1, z2); for stacked views, nt_xent(*z)."
         )
+        raise ValueError(msg)
     first = views[0]
     check_rows(kind, "view 1", first)
     for number, view in enumerate(views[1:], 2):
         if not kind.accepts(view):
             raise TypeError(wrong_type(kind, f"view {number}", view))
         if view.shape != first.shape:
-            raise ValueError(
+            msg = (
                 f"all views must have one shape (N, d), row i of each from image i; "
                 f"got {tuple(first.shape)} for view 1 and {tuple(view.shape)} for view {number}."
             )
+            raise ValueError(msg)
         if view.dtype != first.dtype:
-            raise TypeError(
+            msg = (
                 f"all views must have one dtype; got {first.dtype} for view 1 and {view.dtype} "
                 f"for view {number}. Convert one of them."
             )
+            raise TypeError(msg)
         if kind.device(view) != kind.device(first):
-            raise ValueError(
+            msg = (
                 f"all views must be on one device; got {kind.device(first)} for view 1 and "
                 f"{kind.device(view)} for view {number}. Move one of them."
             )
+            raise ValueError(msg)
 
 
 def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
@@ -94,20 +99,23 @@ def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
     if not kind.accepts(array):
         raise TypeError(wrong_type(kind, name, array))
     if len(array.shape) != 2:
-        raise ValueError(
+        msg = (
             f"{name} must be 2-d, of shape (N, d): one row an image; got shape "
             f"{tuple(array.shape)}. Reshape it to rows first."
         )
+        raise ValueError(msg)
     if 0 in array.shape:
-        raise ValueError(
+        msg = (
             f"{name} must have at least one row and one column; got shape {tuple(array.shape)}. "
             "The loss of an empty batch has no value: leave it out."
         )
+        raise ValueError(msg)
     if array.dtype not in kind.FLOATS:
-        raise TypeError(
+        msg = (
             f"{name} must be of a real floating dtype, one of {dtype_names(kind.FLOATS)}; "
             f"got {array.dtype}. Convert it first."
         )
+        raise TypeError(msg)
 
 
 def check_temperature(kind: ArrayKind, temperature: Any) -> None:
@@ -118,32 +126,36 @@ def check_temperature(kind: ArrayKind, temperature: Any) -> None:
         check_range(temperature)
         return
     if not kind.accepts(temperature):
-        raise TypeError(
+        msg = (
             f"temperature must be a number or a 0-d {kind.ARRAY_NAME}; "
             f"got {type(temperature).__name__} {temperature!r}. Pass a float."
         )
+        raise TypeError(msg)
     if tuple(temperature.shape) != ():
-        raise ValueError(
+        msg = (
             f"temperature must be 0-d; got shape {tuple(temperature.shape)}. "
             "One temperature serves the whole batch: pass temperature.reshape(())."
         )
+        raise ValueError(msg)
     if temperature.dtype not in kind.FLOATS:
-        raise TypeError(
+        msg = (
             f"temperature must be of a real floating dtype, one of {dtype_names(kind.FLOATS)}; "
             f"got {temperature.dtype}. Convert it, or pass a float."
         )
+        raise TypeError(msg)
     value = kind.number(temperature)
     if value is not None:
         check_range(value)
 
 
-def check_range(temperature: float) -> None:
+def check_range(temperature: float | Real) -> None:
     """Positive and finite."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(
+    if not 0 < float(temperature) < math.inf:
+        msg = (
             f"temperature must be positive and finite; got {temperature!r}. "
             "Usual values are 0.05 to 1."
         )
+        raise ValueError(msg)
 
 
 def check_ids(kind: ArrayKind, name: str, ids: Any, rows: Any) -> None:
@@ -151,20 +163,23 @@ def check_ids(kind: ArrayKind, name: str, ids: Any, rows: Any) -> None:
     if not kind.accepts(ids):
         raise TypeError(wrong_type(kind, name, ids))
     if ids.dtype not in kind.INTEGERS:
-        raise TypeError(
+        msg = (
             f"{name} must be integers, as they are compared for equality; got {ids.dtype}. "
             "Number the groups, for instance with numpy.unique(..., return_inverse=True)."
         )
+        raise TypeError(msg)
     if tuple(ids.shape) != (rows.shape[0],):
-        raise ValueError(
+        msg = (
             f"{name} must have shape ({rows.shape[0]},), one for each image (not for each view); "
             f"got {tuple(ids.shape)}."
         )
+        raise ValueError(msg)
     if kind.device(ids) != kind.device(rows):
-        raise ValueError(
+        msg = (
             f"{name} must be on the device of the views, {kind.device(rows)}; "
             f"got {kind.device(ids)}. Move one of them."
         )
+        raise ValueError(msg)
 
 
 def check_choices(
@@ -172,11 +187,14 @@ def check_choices(
 ) -> None:
     """Each a known string; no implementation means that the backend chooses."""
     if denominator not in DENOMINATORS:
-        raise bad_choice("denominator", denominator, DENOMINATORS)
+        msg = "denominator"
+        raise bad_choice(msg, denominator, DENOMINATORS)
     if reduction not in REDUCTIONS:
-        raise bad_choice("reduction", reduction, REDUCTIONS)
+        msg = "reduction"
+        raise bad_choice(msg, reduction, REDUCTIONS)
     if implementation is not None and implementation not in kind.IMPLEMENTATIONS:
-        raise bad_choice("implementation", implementation, kind.IMPLEMENTATIONS)
+        msg = "implementation"
+        raise bad_choice(msg, implementation, kind.IMPLEMENTATIONS)
 
 
 def bad_choice(name: str, value: Any, allowed: Sequence[str]) -> ValueError:

@@ -2,8 +2,8 @@
 
 A `Rule` computes a value and says how a gradient flows back: (value, residuals, pullback), with
 `pullback(residuals, g)` giving one gradient, or None, for each input. The residuals are apart from
-the pullback so that PyTorch can own their memory; the tape itself holds only structure. It imports no
-framework.
+the pullback so that PyTorch can own their memory; the tape itself holds only structure. It imports
+no framework.
 
 One node of PyTorch's own autograd costs 3 to 5 microseconds a direction and the loss has twenty of
 them, which is half the time of a batch of 16; a record here costs one.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Array = Any
-Pullback = Callable[..., "tuple[Array | None, ...]"]
+Pullback = Callable[..., "Sequence[Array | None]"]
 Rule = Callable[..., "tuple[Array, tuple[Any, ...], Pullback]"]
 
 
@@ -126,7 +126,7 @@ def untraced(value: Any) -> Any:
 
 
 def traceable(rule: Rule) -> Callable[..., Any]:
-    """A function that records itself if any of its inputs is traced, and only computes otherwise."""
+    """A function that records itself if any of its inputs is traced, else only computes."""
 
     def apply(*inputs: Any) -> Any:
         for value in inputs:
@@ -180,7 +180,8 @@ def fitted(grad: Array, wanted: tuple[int, ...]) -> Array:
         return grad
     if wanted == ():
         return grad.sum()
-    raise TypeError(
+    msg = (
         f"arithmetic on losses takes equal shapes, or a number; got {wanted} where the result has "
         f"{tuple(grad.shape)}. Reshape or reduce one of them first."
     )
+    raise TypeError(msg)

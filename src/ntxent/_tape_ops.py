@@ -1,7 +1,7 @@
 """The O(n d) operations of `_formula.py` with their derivatives, for the backends on a tape.
 
-NumPy and PyTorch name what is needed here alike, so `xp` is either module and each rule stands once.
-JAX and TensorFlow differentiate for themselves and need no rules.
+NumPy and PyTorch name what is needed here alike, so `xp` is either module and each rule stands
+once. JAX and TensorFlow differentiate for themselves and need no rules.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class TapeOps:
         """The array with its zeros replaced."""
         raise NotImplementedError
 
-    # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would be
-    # the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
+    # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
+    # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
 
     def _partner_logits(self, rows: Array, shift: int, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:

@@ -3,7 +3,8 @@
     from ntxent.reference import nt_xent
 
 Nothing here is fast, and nothing is shared with the backends: it is the oracle that their tests are
-held to. Sizes, as in arXiv 2002.05709: N images, two (or V) augmented views of each, 2N (or VN) rows.
+held to. Sizes, as in arXiv 2002.05709: N images, two (or V) augmented views of each, 2N (or VN)
+rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ Array = np.ndarray[Any, Any]
 
 
 def nt_xent(
-    *views: Any, temperature: float = 0.1, ids: Any = None, denominator: str = "all", normalize: bool = True
+    *views: Any,
+    temperature: float = 0.1,
+    ids: Any = None,
+    denominator: str = "all",
+    normalize: bool = True,
 ) -> float:
     r"""NT-Xent by the paper's words: the mean over all rows of `row_losses`.
 
@@ -47,12 +52,18 @@ def nt_xent(
     >>> round(nt_xent(same, same), 6)  # identical rows: log(2N - 1)
     1.098612
     """
-    losses = row_losses(*views, temperature=temperature, ids=ids, denominator=denominator, normalize=normalize)
+    losses = row_losses(
+        *views, temperature=temperature, ids=ids, denominator=denominator, normalize=normalize
+    )
     return math.fsum(losses) / len(losses)
 
 
 def row_losses(
-    *views: Any, temperature: float = 0.1, ids: Any = None, denominator: str = "all", normalize: bool = True
+    *views: Any,
+    temperature: float = 0.1,
+    ids: Any = None,
+    denominator: str = "all",
+    normalize: bool = True,
 ) -> list[float]:
     """The loss of every row: those of the first view, then those of the second, and so on."""
     similar = similarities(stacked(views, normalize))
@@ -65,7 +76,9 @@ def row_losses(
             # l_i = -log( exp(s_ij/tau) / sum_k exp(s_ik/tau) )
             #     = log sum_k exp((s_ik - s_ij)/tau), where k = j gives exp(0) = 1
             others = compared_with(own, negatives[i], j, denominator)
-            terms.append(log_sum_exp([(similar[i, k] - similar[i, j]) / temperature for k in others]))
+            terms.append(
+                log_sum_exp([(similar[i, k] - similar[i, j]) / temperature for k in others])
+            )
         losses.append(math.fsum(terms) / len(terms))
     return losses
 
@@ -90,7 +103,7 @@ def similarities(rows: Array) -> Array:
 
 
 def positive_pairs(views: int, images: int) -> dict[int, list[int]]:
-    """For every row the rows of its image in the other views: with two views {0: [N], N: [0], ...}."""
+    """For every row its image's rows in the other views: with two views {0: [N], N: [0], ...}."""
     pairs = {}
     for view in range(views):
         for image in range(images):
@@ -134,9 +147,9 @@ def gradients(
 ) -> tuple[list[Array], float]:
     """The gradients of the views and of the temperature, pair by pair.
 
-    `upstream` weighs the row losses; by default 1/n each, as in the mean. With p_k the share of row k
-    in the denominator of the pair (i, j), d l / d s_ik = p_k / tau and d l / d s_ij = (p_j - 1) / tau,
-    where 1 - p_j is summed from the other shares, as it may be far below 1e-16.
+    `upstream` weighs the row losses; by default 1/n each, as in the mean. With p_k the share of row
+    k in the denominator of the pair (i, j), d l / d s_ik = p_k / tau and d l / d s_ij = (p_j - 1) /
+    tau, where 1 - p_j is summed from the other shares, as it may be far below 1e-16.
     """
     rows = stacked(views, normalize)
     similar = similarities(rows)
@@ -149,8 +162,8 @@ def gradients(
             others = compared_with(own, negatives[i], j, denominator)
             shares = dict(zip(others, softmax(similar[i, others] / temperature), strict=True))
             slopes = {**shares, j: -math.fsum(p for k, p in shares.items() if k != j)}
-            for k, slope in slopes.items():
-                slope *= weights[i] / len(own) / temperature
+            for k, share in slopes.items():
+                slope = share * weights[i] / len(own) / temperature
                 grad_rows[i] += slope * rows[k]
                 grad_rows[k] += slope * rows[i]
                 grad_temperature -= slope * similar[i, k] / temperature
@@ -163,7 +176,8 @@ def gradients(
 def softmax(logits: Array) -> Array:
     """The share of each in the sum of their exponentials."""
     exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
+    shares: Array = exponentials / exponentials.sum()
+    return shares
 
 
 def through_normalisation(rows: Array, unit: Array, grad: Array) -> Array:

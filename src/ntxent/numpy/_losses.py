@@ -1,4 +1,4 @@
-"""The public functions for NumPy: words and defaults here, the mathematics in `ntxent._formula`."""
+"""The public functions for NumPy: words and defaults; the mathematics is in `_formula`."""
 
 from __future__ import annotations
 
@@ -50,15 +50,18 @@ def nt_xent(
     Returns
     -------
     numpy scalar, or ndarray of shape (V N,) for "none"
-        In float64 for float64 views and in float32 for all others. NaN or infinity in a view makes the loss NaN or infinite.
+        In float64 for float64 views and in float32 for all others. NaN or infinity in a view makes
+        the loss NaN or infinite.
 
     Raises
     ------
     TypeError
-        For anything that isn't an ndarray (masked arrays aren't), for integer or complex dtypes, and for dtypes that differ.
+        For anything that isn't an ndarray (masked arrays aren't), for integer or complex dtypes,
+        and for dtypes that differ.
     ValueError
-        For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature that isn't positive and finite, an unknown choice, ids of the wrong
-        shape, and `denominator="negatives"` for a batch without negatives.
+        For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
+        that isn't positive and finite, an unknown choice, ids of the wrong shape, and
+        `denominator="negatives"` for a batch without negatives.
 
     Notes
     -----
@@ -68,9 +71,12 @@ def nt_xent(
               {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 2 n^2 d multiply-adds
-    forward and backward together, at most. For one image the loss is exactly 0 with two views.
-    `value_and_grad` gives the gradients. Two runs on one machine give the same bits.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
+    flops, forward and backward together. For one image and two views the loss is exactly 0.
+
+    `value_and_grad` gives the gradients.
+
+    Two runs on one machine give the same bits.
 
     References
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,9 @@ class NumpyOps(TapeOps):
     BACKEND = "numpy"
     ARRAY_NAME = "numpy.ndarray"
     FLOATS = frozenset(map(np.dtype, ("float64", "float32", "float16")))
-    INTEGERS = frozenset(np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64))
+    INTEGERS = frozenset(
+        np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
+    )
     IMPLEMENTATIONS = IMPLEMENTATIONS
     pair_logsumexp = staticmethod(pair_logsumexp)
 
@@ -39,10 +40,12 @@ class NumpyOps(TapeOps):
 
     def norms(self, rows: Array) -> Array:
         squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        return np.sqrt(squares)[:, None]
+        lengths: Array = np.sqrt(squares)[:, None]
+        return lengths
 
     def largest(self, rows: Array) -> Array:
-        return np.abs(rows).max(1, keepdims=True)
+        largest: Array = np.abs(rows).max(1, keepdims=True)
+        return largest
 
     def zero_to(self, value: float, array: Array) -> Array:
         return np.where(array == 0, value, array)
@@ -52,6 +55,7 @@ class NumpyOps(TapeOps):
         return found
 
     def spread(self, x: Any, size: int, device: Any) -> Array:
+        del device
         return np.broadcast_to(x, (size,))
 
     def number(self, temperature: Any) -> float:
@@ -59,6 +63,7 @@ class NumpyOps(TapeOps):
         return float(untraced(temperature))
 
     def device(self, array: Any) -> str:
+        del array
         return "cpu"
 
     def choose(self, device: Any) -> str:

@@ -13,7 +13,7 @@ from ntxent._tape import Pullback, Rule, Traced
 from ntxent.numpy import _tiled
 from ntxent.numpy._tiled import Array, Ids
 
-IMPLEMENTATIONS = ("dense", "tiled")
+IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
 
 
 def pair_logsumexp(
@@ -43,9 +43,7 @@ def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool) -> Rule:
     def pullback(residuals: Sequence[Any], upstream: Any) -> tuple[Array | None, ...]:
         queries, keys, scale, row_lse, column_lse = residuals
         row, column = sides(upstream, row_lse, column_lse)
-        grads = _tiled.backward(
-            _tiled.Pairs(queries, keys, float(scale), ids, unit), row, column
-        )
+        grads = _tiled.backward(_tiled.Pairs(queries, keys, float(scale), ids, unit), row, column)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Array, keys: Array | None, scale: Any) -> tuple[Any, Any, Pullback]:
@@ -61,7 +59,7 @@ def _dense_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool) -> Rule:
 
     def scores(queries: Array, keys: Array | None, scale: Any) -> Array:
         others = queries if keys is None else keys
-        found = queries.dtype.type(scale) * (queries @ others.T)
+        found: Array = queries.dtype.type(scale) * (queries @ others.T)
         left = as_ids(ids[0], queries)
         right = left if keys is None else as_ids(ids[1], keys)
         found[left[:, None] == right] = -math.inf
@@ -94,7 +92,8 @@ def logsumexp(scores: Array, axis: int) -> Array:
     """Log-sum-exp below the maximum; -inf for a row without any pair."""
     top = scores.max(axis)
     shift = np.where(top == -math.inf, 0, top)
-    return shift + np.log(np.exp(scores - np.expand_dims(shift, axis)).sum(axis))
+    lse: Array = shift + np.log(np.exp(scores - np.expand_dims(shift, axis)).sum(axis))
+    return lse
 
 
 def joined(row_lse: Array, column_lse: Array | None) -> Array:

@@ -106,7 +106,8 @@ class ShiftedSums(Sums):
         self.top[where] = top
 
     def lse(self) -> Array:
-        return np.log(self.total) + self.top
+        lse: Array = np.log(self.total) + self.top
+        return lse
 
 
 def forward(pairs: Pairs, columns: bool) -> tuple[Array, Array | None]:
@@ -164,9 +165,11 @@ def weights(tile: Array, row: Side, column: Side | None, shifted: bool, out: Arr
     factor = row.upstream[:, None]
     if not shifted:
         if column is None:
-            return np.multiply(tile, factor, out=out)
-        np.add(factor, column.upstream, out=out)
-        return np.multiply(out, tile, out=out)
+            np.multiply(tile, factor, out=out)
+        else:
+            np.add(factor, column.upstream, out=out)
+            out *= tile
+        return out
     np.exp(np.subtract(tile, row.lse[:, None], out=out), out=out)
     out *= factor
     if column is not None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ntxent._tape import Tape, Traced
-from ntxent.numpy._ops import OPS
 from ntxent.numpy._tiled import Array
 
 

@@ -7,7 +7,8 @@ try:
 except ImportError as error:
     from ntxent._spec import missing_framework
 
-    raise missing_framework("torch", "PyTorch") from error
+    msg = "torch"
+    raise missing_framework(msg, "PyTorch") from error
 
 from ntxent.torch._losses import nt_xent
 from ntxent.torch._modules import NTXentLoss

@@ -1,4 +1,4 @@
-"""The public functions for PyTorch: words and defaults here, the mathematics in `ntxent._formula`."""
+"""The public functions for PyTorch: words and defaults; the mathematics is in `_formula`."""
 
 from __future__ import annotations
 
@@ -70,10 +70,13 @@ def nt_xent(
               {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 2 n^2 d multiply-adds
-    forward and backward together, at most. For one image the loss is exactly 0 with two views.
-    Derivatives beyond the first (`create_graph=True`) are right, in the memory of "dense". Two runs
-    on one machine give the same bits.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
+    flops, forward and backward together. For one image and two views the loss is exactly 0.
+
+    Derivatives beyond the first (`create_graph=True`) are right, in the memory of "dense". The
+    gradients of a mean or a sum are computed with it, so evaluate without them under `no_grad`.
+
+    Two runs on one machine give the same bits.
 
     References
     ----------

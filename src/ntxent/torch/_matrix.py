@@ -12,17 +12,15 @@ from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
-from ntxent.torch._exclusion import exclusion
+from ntxent.torch._exclusion import Ids, exclusion
 from ntxent.torch._tile import prepared, weights
-
-Ids = Tensor | int | None
 
 
 def forward(
     queries: Tensor,
     keys: Tensor | None,
     scale: float,
-    ids: tuple[Ids, Ids],
+    ids: Ids,
     unit: bool,
     columns: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:

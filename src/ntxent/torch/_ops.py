@@ -1,4 +1,4 @@
-"""The `Ops` of PyTorch: the tape's rules over torch, the hot operation, and the way into autograd."""
+"""The `Ops` of PyTorch: the tape's rules over torch, the hot operation, the way into autograd."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class TorchOps(TapeOps):
         if torch.is_grad_enabled():  # vector_norm has no second derivative at a zero row
             squares = rows.double().square().sum(1, keepdim=True)
             return self.zero_to(math.inf, squares).sqrt()
-        return torch.linalg.vector_norm(rows, 2, 1, keepdim=True, dtype=torch.float64)
+        lengths: Tensor = torch.linalg.vector_norm(rows, 2, 1, keepdim=True, dtype=torch.float64)
+        return lengths
 
     def largest(self, rows: Tensor) -> Tensor:
         return rows.detach().abs().amax(1, keepdim=True)
@@ -74,7 +75,7 @@ class TorchOps(TapeOps):
         """Nothing: reading a tensor's value would wait for its device."""
 
     def choose(self, device: Any) -> str:
-        """What `implementation=None` means: tiled everywhere, as one tile is the dense closed form."""
+        """What `implementation=None` means: tiled; one tile is the dense closed form."""
         del device  # one answer for all, until a kernel serves some
         return "tiled"
 
@@ -101,10 +102,10 @@ OPS = TorchOps(torch)
 class _OnTape(torch.autograd.Function):
     """A loss as one node of autograd's graph, differentiated by its tape.
 
-    The upstream of a scalar loss is a factor and no more, so its gradients are computed at once, while
-    the tiles are still at hand: nothing is kept but the gradients themselves, and the encoder's
-    backward pass has the memory. Half-precision gradients can't be: scaled only after they were
-    rounded, they would underflow where a loss scaler is meant to prevent it.
+    The upstream of a scalar loss is a factor and no more, so its gradients are computed at once,
+    while the tiles are still at hand: nothing is kept but the gradients themselves, and the
+    encoder's backward pass has the memory. Half-precision gradients can't be: scaled only after
+    they were rounded, they would underflow where a loss scaler is meant to prevent it.
     """
 
     @staticmethod
@@ -126,7 +127,8 @@ class _OnTape(torch.autograd.Function):
         else:
             kept, tape.residuals = tape.residuals, []
             ctx.tape, ctx.places, ctx.output = tape, places, output.place
-        # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload them.
+        # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload
+        # them.
         is_tensor = [isinstance(x, Tensor) for x in kept]
         ctx.numbers = [None if tensor else x for x, tensor in zip(kept, is_tensor, strict=True)]
         ctx.save_for_backward(
@@ -153,10 +155,10 @@ class _OnTape(torch.autograd.Function):
 def _graph_of_gradients(
     ctx: Any, inputs: Sequence[Tensor | None], g: Tensor
 ) -> list[Tensor | None]:
-    """Under create_graph=True: the dense form's gradients by autograd, so all further ones are right."""
+    """Under create_graph=True: the dense form's gradients by autograd, right to any order."""
     needed = ctx.needs_input_grad[2:]
     temperature = ctx.temperature if inputs[0] is None else inputs[0]
     value = ctx.loss(inputs[1:], temperature, "dense")
-    wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
     found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needed]

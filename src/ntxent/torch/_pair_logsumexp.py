@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntxent._pairs import Side, scale_gradient, sides
+from ntxent._pairs import scale_gradient, sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.torch import _matrix, _tiled
 
-IMPLEMENTATIONS = ("dense", "tiled")
+IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
 
 
 def pair_logsumexp(
@@ -53,9 +53,9 @@ def _matrix_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
-        found = _matrix.forward(queries, keys, float(scale), ids, unit, columns)
-        value = torch.cat(found[:2]) if columns else found[0]
-        return value, (queries, keys, scale, *found), pullback
+        row_lse, column_lse, tile = _matrix.forward(queries, keys, float(scale), ids, unit, columns)
+        value = row_lse if column_lse is None else torch.cat((row_lse, column_lse))
+        return value, (queries, keys, scale, row_lse, column_lse, tile), pullback
 
     return rule
 

@@ -12,11 +12,13 @@ Unshifted, W_ik = exp(S_ik) (r_i + c_k) with r = g exp(-row_lse), and exp(S_ik) 
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
+
 
 def prepared(side: Side, scale: float, shifted: bool) -> Side:
     """g as it is if shifted, r = g exp(lift - lse) if not."""

@@ -1,9 +1,10 @@
 """Log-sum-exp over all pairs, one tile of scores at a time: the n x n matrix never exists.
 
-The mathematics of a tile is in `_tile.py`. When the keys are the queries, only tiles on and above the diagonal are computed: S is symmetric, so
-a tile's row sums belong to its rows and its column sums to its columns, and W with h = g holds both
-terms of a pair. That is n^2 d flops forward (half of the matrix), n^2 d to compute the tiles again
-backward unless they were kept, and 2 n^2 d for the two products with W.
+The mathematics of a tile is in `_tile.py`. When the keys are the queries, only tiles on and above
+the diagonal are computed: S is symmetric, so a tile's row sums belong to its rows and its column
+sums to its columns, and W with h = g holds both terms of a pair. That is n^2 d flops forward (half
+of the matrix), n^2 d to compute the tiles again backward unless they were kept, and 2 n^2 d for the
+two products with W.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from ntxent import _grid, _range
 from ntxent._pairs import Side
-from ntxent.torch._exclusion import exclusion
+from ntxent.torch._exclusion import Ids, exclusion
 from ntxent.torch._tile import prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
 TILE = 512
-# Tiles kept for the backward pass, up to this many bytes, save their product and their exponentials.
+# Tiles kept for the backward pass, up to this many bytes, save their product and their
+# exponentials.
 KEEP_BYTES = 48 * 2**20
 
 
@@ -34,15 +36,13 @@ class Pairs:
         queries: Tensor,
         keys: Tensor | None,
         scale: float,
-        ids: tuple[Tensor | int, Tensor | int | None],
+        ids: Ids,
         unit: bool,
     ) -> None:
         self.symmetric = keys is None
         self.queries, self.keys = queries, queries if keys is None else keys
         self.scale = scale
-        self.shifted = _range.needs_shift(
-            queries.element_size(), scale, self.keys.shape[0], unit
-        )
+        self.shifted = _range.needs_shift(queries.element_size(), scale, self.keys.shape[0], unit)
         self.height = _grid.tile_size(queries.shape[0], TILE)
         self.width = _grid.tile_size(self.keys.shape[0], TILE)
         self.query_tiles = parts(queries, self.height)
@@ -55,7 +55,7 @@ class Pairs:
         return _grid.grid(len(self.query_tiles), len(self.key_tiles), self.symmetric)
 
     def fill(self, row: int, column: int, *, fresh: bool = False) -> Tensor:
-        """The scores of a tile, or their exponentials if unshifted, in new memory or in the buffer."""
+        """The scores of a tile, their exponentials if unshifted, in new memory or the buffer."""
         queries, keys = self.query_tiles[row], self.key_tiles[column]
         shape = queries.shape[0], keys.shape[0]
         if fresh:
