@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,22 @@ def test_the_version_is_the_package_metadata() -> None:
     from importlib.metadata import version
 
     assert version("ntxent") == ntxent.__version__
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "docs/index.md", "docs/formula.md")]
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_in_the_pages_runs(page: Path) -> None:
+    """Each block in the namespace of those before it; z1, z2 and x1, x2 are batches."""
+    import torch
+
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    z1, z2 = torch.randn(8, 4, requires_grad=True), torch.randn(8, 4)
+    namespace = {"z1": z1, "z2": z2, "x1": z1.detach().numpy(), "x2": z2.numpy()}
+    for block in blocks:
+        exec(block, namespace)  # noqa: S102 the pages are ours
+    assert len(namespace) > 3
