@@ -99,7 +99,7 @@ def test_the_other_denominators(
     assert_within(
         relative_error(loss, truth.loss, scale), tolerance(dtype, "loss", temperature), what
     )
-    error = gradient_error(grads, truth.gradients, truth.lengths, truth.rows, temperature)
+    error = gradient_error(grads, truth.gradients, truth.lengths, truth.rows, temperature, dtype)
     assert_within(error, tolerance(dtype, "gradient", temperature), what)
     error = relative_error(by_temperature, truth.temperature_gradient, scale / temperature)
     assert_within(error, tolerance(dtype, "gradient", temperature), what)

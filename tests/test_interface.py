@@ -110,3 +110,14 @@ def test_the_code_in_the_pages_runs(page: Path) -> None:
     for block in blocks:
         exec(block, namespace)  # noqa: S102 the pages are ours
     assert len(namespace) > 3
+
+
+@pytest.mark.only("torch")
+def test_the_table_of_the_readme_is_the_one_of_the_results() -> None:
+    """Made by a script, never by hand."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "benchmarks", "--check-readme"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr

@@ -58,8 +58,9 @@ def test_no_torch_operation_makes_a_matrix(keep: int, monkeypatch: Any) -> None:
 
 
 @pytest.mark.only("torch")
-def test_torch_frees_everything_after_the_backward_pass() -> None:
-    """A loss that is held on to (for a plot, say) doesn't hold its batch and tiles."""
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_torch_frees_everything_after_the_backward_pass(reduction: str) -> None:
+    """A loss that is held on to (for a plot, say) doesn't hold its batch, gradients or tiles."""
     import gc
     import weakref
 
@@ -67,18 +68,21 @@ def test_torch_frees_everything_after_the_backward_pass() -> None:
 
     from ntxent.torch import nt_xent
 
-    alive: list[Any] = []
+    saved: list[Any] = []
 
     def pack(x: Any) -> Any:
-        alive.append(weakref.ref(x.untyped_storage()))
-        return x
+        copy = x.detach().clone()
+        saved.append(weakref.ref(copy))
+        return copy
 
     z = [torch.randn(30, 8, requires_grad=True) for _ in range(2)]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        loss = nt_xent(*z)
-    loss.backward()
-    del z
+        loss = nt_xent(*z, reduction=reduction)
+    assert len(saved) >= 4
+    assert all(ref() is not None for ref in saved)
+    upstream = torch.ones_like(loss)
+    loss.backward(upstream)
     gc.collect()
-    assert alive
+    assert all(ref() is None for ref in saved)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        loss.backward()
+        loss.backward(upstream)

@@ -19,19 +19,19 @@ def needs_shift(itemsize: int, scale: float, keys: int, unit: bool) -> bool:
     return not (unit and scale + math.log(keys) <= ROOM[itemsize])
 
 
-def lift(scale: float, shifted: bool) -> float:
+def lift(scale: float) -> float:
     """What is added to the exponent in r = g exp(lift - lse), the unshifted gradient's factor.
 
     Where views are close g is small and exp(-lse) too, down to exp(-scale) / n for both together:
     subnormal under a small upstream. Where positives are far r is up to exp(scale). scale / 2
     leaves room on both sides, up to exp(1.5 scale); `weight_scale` takes it back.
     """
-    return 0.0 if shifted else scale / 2
+    return scale / 2
 
 
 def weight_scale(scale: float, shifted: bool) -> float:
     """The factor between the products with the weights and the gradient."""
-    return scale * math.exp(-lift(scale, shifted))
+    return scale if shifted else scale * math.exp(-lift(scale))
 
 
 def most_exponent(itemsize: int) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 TEMPERATURE = 0.1
 DENOMINATORS = ("all", "one_positive", "negatives")
@@ -47,7 +47,7 @@ def check_nt_xent(
 ) -> None:
     """Refuse what `nt_xent` can't give a right number for."""
     check_views(kind, views)
-    check_temperature(kind, temperature)
+    check_temperature(kind, temperature, views)
     check_choices(kind, denominator, reduction, implementation)
     if ids is not None:
         check_ids(kind, "ids", ids, views[0])
@@ -118,11 +118,9 @@ def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
         raise TypeError(msg)
 
 
-def check_temperature(kind: ArrayKind, temperature: Any) -> None:
+def check_temperature(kind: ArrayKind, temperature: Any, views: Sequence[Any]) -> None:
     """A positive finite number, or a 0-d float array (whose value may not be known yet)."""
-    if type(temperature) is float or (
-        isinstance(temperature, Real) and not isinstance(temperature, bool)
-    ):
+    if type(temperature) is float or is_number(temperature):
         check_range(temperature)
         return
     if not kind.accepts(temperature):
@@ -143,9 +141,31 @@ def check_temperature(kind: ArrayKind, temperature: Any) -> None:
             f"got {temperature.dtype}. Convert it, or pass a float."
         )
         raise TypeError(msg)
+    if kind.device(temperature) != kind.device(views[0]):
+        msg = (
+            f"temperature must be on the device of the views, {kind.device(views[0])}; "
+            f"got {kind.device(temperature)}. Move one of them."
+        )
+        raise ValueError(msg)
     value = kind.number(temperature)
     if value is not None:
         check_range(value)
+
+
+def is_number(value: Any) -> bool:
+    """A real number, of Python or NumPy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_number(temperature: Any) -> None:
+    """A positive finite number, where an array has no place."""
+    if not is_number(temperature):
+        msg = (
+            f"temperature must be a number here; got {type(temperature).__name__} "
+            f"{temperature!r}. Pass a float; learn_temperature=True makes a parameter of it."
+        )
+        raise TypeError(msg)
+    check_range(temperature)
 
 
 def check_range(temperature: float | Real) -> None:
@@ -164,7 +184,8 @@ def check_ids(kind: ArrayKind, name: str, ids: Any, rows: Any) -> None:
         raise TypeError(wrong_type(kind, name, ids))
     if ids.dtype not in kind.INTEGERS:
         msg = (
-            f"{name} must be integers, as they are compared for equality; got {ids.dtype}. "
+            f"{name} must be integers, one of {dtype_names(kind.INTEGERS)}, as they are compared "
+            f"for equality; got {ids.dtype}. "
             "Number the groups, for instance with numpy.unique(..., return_inverse=True)."
         )
         raise TypeError(msg)
@@ -187,20 +208,18 @@ def check_choices(
 ) -> None:
     """Each a known string; no implementation means that the backend chooses."""
     if denominator not in DENOMINATORS:
-        msg = "denominator"
-        raise bad_choice(msg, denominator, DENOMINATORS)
+        refuse_choice("denominator", denominator, DENOMINATORS)
     if reduction not in REDUCTIONS:
-        msg = "reduction"
-        raise bad_choice(msg, reduction, REDUCTIONS)
+        refuse_choice("reduction", reduction, REDUCTIONS)
     if implementation is not None and implementation not in kind.IMPLEMENTATIONS:
-        msg = "implementation"
-        raise bad_choice(msg, implementation, kind.IMPLEMENTATIONS)
+        refuse_choice("implementation", implementation, kind.IMPLEMENTATIONS)
 
 
-def bad_choice(name: str, value: Any, allowed: Sequence[str]) -> ValueError:
-    """The error for something that isn't one of a few strings."""
+def refuse_choice(name: str, value: Any, allowed: Sequence[str]) -> NoReturn:
+    """Say which strings are allowed."""
     listed = ", ".join(f'"{choice}"' for choice in allowed)
-    return ValueError(f"{name} must be one of {listed}; got {value!r}.")
+    msg = f"{name} must be one of {listed}; got {value!r}."
+    raise ValueError(msg)
 
 
 def wrong_type(kind: ArrayKind, name: str, value: Any) -> str:

@@ -42,6 +42,9 @@ class Tape:
         arrays, places = [], []
         for x in inputs:
             traced = type(x) is Traced
+            if traced and x.tape is not self:
+                msg = "gradients of gradients are not recorded: value_and_grad can't be nested."
+                raise TypeError(msg)
             arrays.append(x.value if traced else x)
             places.append(x.place if traced else None)
         value, residuals, pullback = rule(*arrays)
@@ -118,6 +121,15 @@ class Traced:
         return self.tape.apply(subtract, (0.0, self))
 
     __array_ufunc__ = None  # an ndarray on the left hands the operation over
+
+    def __bool__(self) -> bool:
+        msg = "a loss under value_and_grad has no truth value; take it from the result instead."
+        raise TypeError(msg)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def untraced(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from ntxent._tape import Array, Pullback, traceable, untraced
@@ -17,7 +18,7 @@ Ruled = tuple[Array, tuple[Any, ...], Pullback]
 
 def is_array(value: Any) -> bool:
     """Whether a temperature or a scale is an array (or a traced one), not a number."""
-    return type(value) is not float and hasattr(value, "dtype")
+    return type(value) is not float and not isinstance(value, Real)
 
 
 class TapeOps:
@@ -50,7 +51,7 @@ class TapeOps:
             return self.cast(-g * inverse * inverse, dtype), None
 
         dtype, wide = temperature.dtype, self.cast(temperature, like.dtype)
-        # The value may be on a device, and reading it would wait: NaN says what a check can't.
+        # The value may be unknown yet: NaN says what a check can't.
         proper = (wide > 0) & (wide < math.inf)
         inverse = self.cast(self.xp.where(proper, 1 / wide, math.nan), like.dtype)
         return inverse, (inverse,), pullback

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
+from ntxent._spec import TEMPERATURE
 from ntxent.numpy._ops import OPS
 from ntxent.numpy._tiled import Array
 
 
 def nt_xent(
     *views: Array,
-    temperature: float | Array = 0.1,
+    temperature: float | Array = TEMPERATURE,
     ids: Array | None = None,
     denominator: str = "all",
     normalize: bool = True,

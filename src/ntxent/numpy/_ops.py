@@ -26,8 +26,9 @@ class NumpyOps(TapeOps):
     pair_logsumexp = staticmethod(pair_logsumexp)
 
     def accepts(self, value: Any) -> bool:
-        # A masked array would lose its mask without a word.
-        return isinstance(value, np.ndarray | Traced) and not isinstance(value, np.ma.MaskedArray)
+        # A masked array would lose its mask without a word, and a matrix multiplies in its own way.
+        odd = isinstance(value, np.ma.MaskedArray | np.matrix)
+        return isinstance(value, np.ndarray | Traced) and not odd
 
     def cast(self, array: Array, dtype: Any) -> Array:
         return array.astype(dtype, copy=False)

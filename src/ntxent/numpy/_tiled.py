@@ -40,6 +40,7 @@ class Pairs:
         rows, columns = len(queries), len(self.keys)
         self.shifted = _range.needs_shift(queries.itemsize, scale, columns, unit)
         self.height, self.width = _grid.tile_size(rows, TILE), _grid.tile_size(columns, TILE)
+        _grid.check_kinds(*ids)
         self.ids = ids
         self.buffer = np.empty((self.height, self.width), queries.dtype)
 
@@ -155,7 +156,7 @@ def prepared(pairs: Pairs, side: Side) -> Side:
     upstream, lse = side
     if pairs.shifted:  # a row without any pair has lse = -inf; exp(-inf - inf) = 0
         return Side(upstream, np.where(lse == -math.inf, math.inf, lse))
-    exponent = _range.lift(pairs.scale, pairs.shifted) - lse
+    exponent = _range.lift(pairs.scale) - lse
     most = _range.most_exponent(lse.itemsize)  # for the row without any pair: exp(most) * 0 = 0
     return Side(upstream * np.exp(np.minimum(exponent, most)), lse)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
     Notes
     -----
     The gradient is the closed form, no finite difference: with the weights P of the log-sum-exp,
-    dz_i = (1/tau) sum_k (g_i P_ik + g_k P_ki) z_k, then through the normalisation
-    dx = (dz - (dz . z) z) / |x|. Memory O(N d + tile^2) and time 4 n^2 d flops in all when tiled;
-    a few n x n matrices with ``implementation="dense"``.
+    ``dz_i = (1/tau) sum_k (g_i P_ik + g_k P_ki) z_k``, then through the normalisation
+    ``dx = (dz - (dz . z) z) / |x|`` (docs/formula.md). Memory O(N d + tile^2) and time
+    4 n^2 d flops in all when tiled; a few n x n matrices with ``implementation="dense"``.
 
     Examples
     --------
@@ -66,10 +67,14 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
             if not watched:
                 msg = "value_and_grad needs a float array to differentiate by; got none."
                 raise ValueError(msg)
-            if np.shape(getattr(found, "value", found)) != ():
+            value = found.value if type(found) is Traced else found
+            array = isinstance(value, np.ndarray)
+            scalar = value.shape == () if array else isinstance(value, Real)
+            if not scalar or isinstance(value, bool):
+                shape = f" of shape {value.shape}" if array else ""
                 msg = (
-                    f"value_and_grad needs a scalar loss; got shape {np.shape(found.value)}. "
-                    'Use reduction="mean" or "sum".'
+                    f"value_and_grad needs a scalar loss; got {type(value).__name__}{shape}. "
+                    'Return a loss with reduction="mean" or "sum".'
                 )
                 raise ValueError(msg)
             if type(found) is not Traced:  # nothing of it depends on an array

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from ntxent import _formula
+from ntxent._spec import TEMPERATURE
 from ntxent.torch._ops import OPS
 
 
 def nt_xent(
     *views: Tensor,
-    temperature: float | Tensor = 0.1,
+    temperature: float | Tensor = TEMPERATURE,
     ids: Tensor | None = None,
     denominator: str = "all",
     normalize: bool = True,

@@ -52,7 +52,7 @@ class NTXentLoss(torch.nn.Module):
     def __init__(
         self,
         *,
-        temperature: float = 0.1,
+        temperature: float = _spec.TEMPERATURE,
         learn_temperature: bool = False,
         denominator: str = "all",
         normalize: bool = True,
@@ -60,7 +60,7 @@ class NTXentLoss(torch.nn.Module):
         implementation: str | None = None,
     ) -> None:
         super().__init__()
-        _spec.check_temperature(OPS, temperature)
+        _spec.check_number(temperature)
         _spec.check_choices(OPS, denominator, reduction, implementation)
         self.fixed_temperature = float(temperature)
         start = torch.tensor(math.log(self.fixed_temperature))

@@ -25,8 +25,10 @@ class TorchOps(TapeOps):
     FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
     INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
     IMPLEMENTATIONS = IMPLEMENTATIONS
-    accepts = staticmethod(torch.is_tensor)
     pair_logsumexp = staticmethod(pair_logsumexp)
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.layout == torch.strided
 
     def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
         return array if array.dtype == dtype else array.to(dtype)
@@ -72,7 +74,7 @@ class TorchOps(TapeOps):
         return (a * b).sum(1, dtype=torch.float64)
 
     def number(self, temperature: Tensor) -> None:
-        """Nothing: reading a tensor's value would wait for its device."""
+        """Nothing: a tensor's value isn't checked, as it may be on a device or be traced."""
 
     def choose(self, device: Any) -> str:
         """What `implementation=None` means: tiled; one tile is the dense closed form."""
@@ -89,10 +91,14 @@ class TorchOps(TapeOps):
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
         name = implementation or self.choose(views[0].device)
-        if name != "dense" and torch.is_grad_enabled():
-            value: Tensor = _OnTape.apply(loss, name, temperature, *views)
+        kind = views[0].device.type
+        if torch.is_autocast_enabled(kind):  # similarities and sums are float32 all the same
+            with torch.autocast(kind, enabled=False):
+                return self.evaluate(loss, views, temperature, name)
+        if name == "dense":
+            value: Tensor = loss(views, temperature, name)
         else:
-            value = loss(views, temperature, name)
+            value = _OnTape.apply(loss, name, torch.is_grad_enabled(), temperature, *views)
         return value
 
 
@@ -109,10 +115,12 @@ class _OnTape(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, loss: Loss, name: str, temperature: Any, *views: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, loss: Loss, name: str, grad_enabled: bool, temperature: Any, *views: Tensor
+    ) -> Tensor:
         inputs = (temperature, *views)
-        needed = ctx.needs_input_grad[2:]
-        if not any(needed):
+        needed = ctx.needs_input_grad[3:]
+        if not (grad_enabled and any(needed)):
             value: Tensor = loss(views, temperature, name)
             return value
         tape = Tape()
@@ -120,45 +128,52 @@ class _OnTape(torch.autograd.Function):
         output = loss(watched[1:], watched[0], name)
         value = output.value
         places = [x.place if type(x) is Traced else None for x in watched]
+        by_number = not isinstance(temperature, Tensor)
         ctx.loss, ctx.tape = loss, None
-        ctx.temperature = None if isinstance(temperature, Tensor) else temperature
-        if value.dim() == 0 and value.dtype == views[0].dtype:
-            kept = tape.gradients(output.place, 1.0, places, tape.residuals)
-        else:
-            kept, tape.residuals = tape.residuals, []
-            ctx.tape, ctx.places, ctx.output = tape, places, output.place
+        ctx.temperature = temperature if by_number else None
+        held = (None if by_number else temperature, *views)
+        exact = views[0].dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
+        if exact and value.dim() == 0:
+            ctx.save_for_backward(*held, *tape.gradients(output.place, 1.0, places, tape.residuals))
+            return value
         # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload
-        # them.
-        is_tensor = [isinstance(x, Tensor) for x in kept]
-        ctx.numbers = [None if tensor else x for x, tensor in zip(kept, is_tensor, strict=True)]
-        ctx.save_for_backward(
-            temperature if isinstance(temperature, Tensor) else None,
-            *views,
-            *[x if tensor else None for x, tensor in zip(kept, is_tensor, strict=True)],
-        )
+        # them; the tape keeps its structure and the few numbers among its residuals.
+        residuals, tape.residuals = tape.residuals, []
+        is_tensor = [isinstance(x, Tensor) for x in residuals]
+        tensors = [x if tensor else None for x, tensor in zip(residuals, is_tensor, strict=True)]
+        ctx.numbers = [None if t else x for x, t in zip(residuals, is_tensor, strict=True)]
+        ctx.save_for_backward(*held, *tensors)
+        ctx.tape, ctx.places, ctx.output = tape, places, output.place
         return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = upstream
-        needed = ctx.needs_input_grad[2:]
+        count = len(ctx.needs_input_grad) - 3
         saved = ctx.saved_tensors
-        inputs, kept = saved[: len(needed)], saved[len(needed) :]
+        inputs, kept = saved[:count], saved[count:]
+        grads: Sequence[Tensor | None]
         if torch.is_grad_enabled():
-            return (None, None, *_graph_of_gradients(ctx, inputs, g))
-        if ctx.tape is None:
-            return (None, None, *[None if grad is None else grad * g for grad in kept])
-        residuals = [x if n is None else n for x, n in zip(kept, ctx.numbers, strict=True)]
-        return (None, None, *ctx.tape.gradients(ctx.output, g, ctx.places, residuals))
+            grads = _graph_of_gradients(ctx, inputs, g)
+        elif ctx.tape is None:
+            grads = [None if grad is None else grad * g for grad in kept]
+        else:
+            residuals = [x if n is None else n for x, n in zip(kept, ctx.numbers, strict=True)]
+            with torch.autocast(g.device.type, enabled=False):
+                grads = ctx.tape.gradients(ctx.output, g, ctx.places, residuals)
+        return (None, None, None, *grads)
 
 
 def _graph_of_gradients(
     ctx: Any, inputs: Sequence[Tensor | None], g: Tensor
 ) -> list[Tensor | None]:
     """Under create_graph=True: the dense form's gradients by autograd, right to any order."""
-    needed = ctx.needs_input_grad[2:]
-    temperature = ctx.temperature if inputs[0] is None else inputs[0]
-    value = ctx.loss(inputs[1:], temperature, "dense")
-    wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
+    needed = ctx.needs_input_grad[3:]
+    # Aliases, so that an input that is made from another (or is another) is held constant here.
+    aliases = [None if x is None else x.view_as(x) for x in inputs]
+    temperature = ctx.temperature if aliases[0] is None else aliases[0]
+    with torch.autocast(g.device.type, enabled=False):
+        value = ctx.loss(aliases[1:], temperature, "dense")
+    wanted = [x for x, need in zip(aliases, needed, strict=True) if need and x is not None]
     found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needed]

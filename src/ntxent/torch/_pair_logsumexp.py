@@ -36,15 +36,15 @@ def pair_logsumexp(
         return dense(queries, keys, scale, query_ids, key_ids, columns)
 
     ids, inputs = (query_ids, key_ids), (queries, keys, scale)
-    rows = max(queries.shape[0], 0 if keys is None else keys.shape[0])
-    make = _matrix_rule if rows <= _tiled.TILE else _tiled_rule
-    rule = make(ids, unit, columns, keep=bool(traced))
+    if max(queries.shape[0], 0 if keys is None else keys.shape[0]) <= _tiled.TILE:
+        rule = _matrix_rule(ids, unit, columns)
+    else:
+        rule = _tiled_rule(ids, unit, columns, keep=bool(traced))
     return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
 
 
-def _matrix_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
+def _matrix_rule(ids: Any, unit: bool, columns: bool) -> Rule:
     """One tile, `_matrix.py`, as a rule of the tape."""
-    del keep
 
     def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
         queries, keys, scale, row_lse, column_lse, tile = residuals
@@ -91,9 +91,16 @@ def dense(
     keys = queries if keys is None else keys
     key_ids = query_ids if key_ids is None else key_ids
     same = as_ids(query_ids, queries)[:, None] == as_ids(key_ids, keys)
-    scores = ((queries * scale) @ keys.T).masked_fill(same, -math.inf)
-    rows = scores.logsumexp(1)
-    return torch.cat((rows, scores.logsumexp(0))) if columns else rows
+    scores = (queries * scale) @ keys.T
+    rows = masked_logsumexp(scores, same, 1)
+    return torch.cat((rows, masked_logsumexp(scores, same, 0))) if columns else rows
+
+
+def masked_logsumexp(scores: Tensor, excluded: Tensor, dim: int) -> Tensor:
+    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
+    empty = excluded.all(dim)
+    lse = scores.masked_fill(excluded & ~empty.unsqueeze(dim), -math.inf).logsumexp(dim)
+    return lse.masked_fill(empty, -math.inf)
 
 
 def as_ids(ids: Tensor | int, rows: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def prepared(side: Side, scale: float, shifted: bool) -> Side:
     upstream, lse = side
     if shifted:  # a row without any pair has lse = -inf; exp(-inf - inf) = 0
         return Side(upstream, lse.masked_fill(lse == -math.inf, math.inf))
-    exponent = torch.rsub(lse, _range.lift(scale, shifted))
+    exponent = torch.rsub(lse, _range.lift(scale))
     most = _range.most_exponent(lse.element_size())  # for the row without any: exp(most) * 0 = 0
     return Side(exponent.clamp_(max=most).exp_().mul_(upstream), lse)
 

@@ -1,0 +1,1 @@
+"""Time and memory against the forms that people paste: `python -m benchmarks`."""

@@ -1,0 +1,93 @@
+"""The claims about speed and size, each with its target and what this machine gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmarks import peers, report
+from benchmarks.cases import Case
+from benchmarks.report import Row
+
+EAGER, COMPILED, OURS = "torch.eager", "torch.compiled", "torch.ntxent"
+RECOMPUTED = "torch.recomputed"
+DENSE, TILED = "numpy.dense", "numpy.tiled"
+
+# What the claims need and no more. Calls of less than a millisecond want thousands of repeats.
+CASES = [
+    *(Case("torch", images, (EAGER, OURS), 3000) for images in (16, 32, 64, 128)),
+    Case("torch", 256, (EAGER, OURS), 600),
+    Case("torch", 4096, (EAGER, COMPILED, OURS), 5, (EAGER, OURS, RECOMPUTED)),
+    Case("torch", 16384, (EAGER, COMPILED, OURS), 1),
+    Case("numpy", 4096, (DENSE, TILED), 3, (DENSE, TILED)),
+    Case("torch", 65536, (OURS,), 1, (OURS,)),
+]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`ours` against the best of `theirs`, or against nothing, at so many images."""
+
+    images: int
+    quantity: str  # a field of Row
+    ours: str
+    theirs: tuple[str, ...]
+    sense: str  # "faster" and "smaller": theirs / ours at least; "at most": ours (/ theirs)
+    target: float
+
+    @property
+    def text(self) -> str:
+        """The claim in words."""
+        ours = peers.FORMS[self.ours].label
+        theirs = " and ".join(peers.FORMS[key].label for key in self.theirs)
+        what = {"runtime_ms": "time", "peak_mib": "peak"}[self.quantity]
+        unit = "×" if self.theirs else " MiB"
+        sense = self.sense if self.sense == "at most" else f"{self.sense} by at least"
+        against = f" that of {theirs}" if self.theirs else ""
+        return f"N={self.images}: {what} of {ours} {sense} {self.target:g}{unit}{against}"
+
+    def measured(self, rows: dict[tuple[str, int], Row]) -> float | None:
+        """The number to hold against the target; None if a form is missing."""
+        found = []
+        for key in (self.ours, *self.theirs):
+            row = rows.get((key, self.images))
+            value: float | None = getattr(row, self.quantity, None)
+            if value is None:
+                return None
+            found.append(value)
+        ours, *theirs = found
+        if not theirs:
+            return ours
+        return ours / min(theirs) if self.sense == "at most" else min(theirs) / ours
+
+    def holds(self, value: float | None) -> bool:
+        """Whether the number meets the target."""
+        if value is None:
+            return False
+        return value <= self.target if self.sense == "at most" else value >= self.target
+
+
+CLAIMS = [
+    *(Claim(n, "runtime_ms", OURS, (EAGER,), "at most", 1.25) for n in (16, 32)),
+    *(Claim(n, "runtime_ms", OURS, (EAGER,), "at most", 1.0) for n in (64, 128)),
+    Claim(256, "runtime_ms", OURS, (EAGER,), "faster", 1.4),
+    Claim(4096, "runtime_ms", OURS, (EAGER, COMPILED), "faster", 2.3),
+    Claim(4096, "peak_mib", RECOMPUTED, (EAGER,), "smaller", 10),
+    Claim(16384, "runtime_ms", OURS, (EAGER, COMPILED), "faster", 5),
+    Claim(4096, "runtime_ms", TILED, (DENSE,), "faster", 4),
+    Claim(4096, "peak_mib", TILED, (DENSE,), "smaller", 10),
+    Claim(65536, "peak_mib", OURS, (), "at most", 512),
+]
+
+
+def verdicts(rows: Iterable[Row]) -> tuple[list[str], bool]:
+    """A line for each claim, and whether all hold."""
+    found = {(report.key_of(row), row.batch_images): row for row in rows}
+    lines, held = [], True
+    for claim in CLAIMS:
+        value = claim.measured(found)
+        holds = claim.holds(value)
+        held &= holds
+        number = "not measured" if value is None else f"{value:.3g}"
+        lines.append(f"{'holds ' if holds else 'MISSED'}  measured {number:>12}   {claim.text}")
+    return lines, held
