@@ -77,7 +77,7 @@ def resampled(images: Array, matrix: Array, shift: Array) -> Array:
     padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
     places = np.clip(places, 0, SIDE + 1)
     corner = np.floor(places).astype(np.int64)
-    right, below = np.moveaxis(places - corner, 1, 0)
+    right, below = np.moveaxis(places - corner.astype(np.float32), 1, 0)
     width = padded.shape[2]
     first = np.arange(len(images))[:, None] * width**2 + corner[:, 1] * width + corner[:, 0]
     pixel = padded.ravel()
