@@ -60,9 +60,10 @@ def test_sums_and_multiples_of_losses() -> None:
         (lambda _: None, r"needs a scalar loss; got NoneType"),
         (lambda a: (a, a), r"needs a scalar loss; got tuple"),
         (lambda _: Z[0], r"got ndarray of shape \(5, 3\)"),
-        (lambda a: a, r"got ndarray of shape \(5, 3\)"),
+        (lambda a: a, r"got ndarray of shape \(5, 3\). Return a loss"),
         (lambda _: True, r"got bool"),
     ],
+    ids=["None", "a tuple", "an array", "its argument", "a truth value"],
 )
 def test_what_is_no_scalar_is_refused(fn: Any, words: str) -> None:
     from ntxent.numpy import value_and_grad
