@@ -267,11 +267,12 @@ def caption(rows: Sequence[Row]) -> str:
     """What the numbers are and where they are from."""
     first = rows[0]
     versions = sorted({f"{row.library} {row.library_version}" for row in rows})
+    commits = sorted({row.commit for row in rows})
     return (
         f"Forward and backward, d={first.row_columns}, {first.dtype}, temperature "
         f"{first.temperature_ratio:g}, {first.threads_count} threads of {first.device}; median "
-        f"time, peak memory above the inputs. {', '.join(versions)}; {first.date_utc}, by "
-        "`python -m benchmarks --claims`."
+        f"time, peak memory above the inputs. {', '.join(versions)}; {first.date_utc}, the "
+        f"cases of `python -m benchmarks --claims`, at {', '.join(commits)}."
     )
 
 
