@@ -8,21 +8,22 @@ Array = Any
 
 
 class Side(NamedTuple):
-    """The upstream and the log-sum-exp of the rows, or of the columns.
+    """The upstream of the rows (or of the columns) and what their exponentials are divided by.
 
-    Once prepared, the upstream is the factor of exp(score - lse), or of exp(score) if unshifted.
+    That is their sum where scores are unshifted, as a logarithm where they are shifted. Once
+    prepared, the upstream is the factor of exp(score), or of exp(score - divisor) if shifted.
     """
 
     upstream: Array
-    lse: Array
+    divisor: Array
 
 
-def sides(upstream: Array, row_lse: Array, column_lse: Array | None) -> tuple[Side, Side | None]:
-    """Those of the rows, and of the columns if they were asked for: their upstream follows."""
-    if column_lse is None:
-        return Side(upstream, row_lse), None
-    rows = row_lse.shape[0]
-    return Side(upstream[:rows], row_lse), Side(upstream[rows:], column_lse)
+def sides(upstream: Array, row: Array, column: Array | None) -> tuple[Side, Side | None]:
+    """From the divisors of rows, and of columns if they were asked for: their upstream follows."""
+    if column is None:
+        return Side(upstream, row), None
+    rows = row.shape[0]
+    return Side(upstream[:rows], row), Side(upstream[rows:], column)
 
 
 def scale_gradient(queries: Array, keys: Array | None, grad: Array, scale: Any) -> Array | None:

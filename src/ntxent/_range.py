@@ -20,9 +20,9 @@ def needs_shift(itemsize: int, scale: float, keys: int, unit: bool) -> bool:
 
 
 def lift(scale: float) -> float:
-    """What is added to the exponent in r = g exp(lift - lse), the unshifted gradient's factor.
+    """The exponent of what the unshifted gradient's factor is multiplied by: r = g exp(lift) / sum.
 
-    Where views are close g is small and exp(-lse) too, down to exp(-scale) / n for both together:
+    Where views are close g is small and 1 / sum too, down to exp(-scale) / n for both together:
     subnormal under a small upstream. Where positives are far r is up to exp(scale). scale / 2
     leaves room on both sides, up to exp(1.5 scale); `weight_scale` takes it back.
     """
@@ -32,8 +32,3 @@ def lift(scale: float) -> float:
 def weight_scale(scale: float, shifted: bool) -> float:
     """The factor between the products with the weights and the gradient."""
     return scale if shifted else scale * math.exp(-lift(scale))
-
-
-def most_exponent(itemsize: int) -> float:
-    """The largest lift - lse of a row that has a pair; one without has lse = -inf."""
-    return 1.5 * ROOM[itemsize]

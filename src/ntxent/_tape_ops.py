@@ -67,45 +67,41 @@ class TapeOps:
         def pullback(residuals: Any, g: Array) -> Sequence[Array]:
             unit, length = residuals
             tangent = self.minus_product(g, (g * unit).sum(1, keepdims=True), unit)
-            return self.chunks(self.cast(tangent / length, dtype), count)
+            tangent /= length
+            return self.chunks(self.cast(tangent, dtype), count)
 
         dtype, count = views[0].dtype, len(views)
-        rows = self.widened(self.xp.concatenate(views))
-        length = self.lengths(rows)
         # In float64, then rounded: a rounded length would be off for a whole row alike, and its
         # similarities by up to an epsilon, which does not average out (docs/numerics.md).
-        unit = self.cast(rows / length, rows.dtype)
-        return unit, (unit, self.cast(length, rows.dtype)), pullback
+        rows, wide = self.stacked_float64(views), self.xp.float32
+        if dtype == self.xp.float64:
+            # The square of a float32 stays within the range of a float64; its own may not.
+            wide, largest = dtype, self.largest(rows)
+            rows = rows / largest
+        inverse = self.inverse_norms(rows)
+        unit, length = self.cast(rows * inverse, wide), self.xp.reciprocal(inverse)
+        if dtype == self.xp.float64:
+            length = length * largest
+        return unit, (unit, self.cast(length, wide)), pullback
 
     def widened(self, rows: Array) -> Array:
         """The rows in float32 if they were shorter."""
         return rows if rows.dtype == self.xp.float64 else self.cast(rows, self.xp.float32)
 
+    def stacked_float64(self, views: Sequence[Array]) -> Array:
+        """The rows of all views in float64."""
+        raise NotImplementedError
+
     def chunks(self, rows: Array, count: int) -> Sequence[Array]:
         """The rows of each of so many stacked arrays."""
         raise NotImplementedError
 
-    def lengths(self, rows: Array) -> Array:
-        """The length of each row in float64, (n, 1); infinite for a zero row, which so stays zero.
-
-        The square of a float32 may leave float32's range, but not float64's; a float64 is divided
-        by the largest entry of its row first.
-        """
-        if rows.dtype != self.xp.float64:
-            return self.zero_to(math.inf, self.norms(rows))
-        largest = self.zero_to(1.0, self.largest(rows))
-        return self.zero_to(math.inf, self.norms(rows / largest) * largest)
-
-    def norms(self, rows: Array) -> Array:
-        """The root of the sum of squares of each row, (n, 1), in float64."""
+    def inverse_norms(self, rows: Array) -> Array:
+        """1 over the root of the sum of squares of each row, (n, 1); 0 for a zero row."""
         raise NotImplementedError
 
     def largest(self, rows: Array) -> Array:
-        """The largest absolute entry of each row, (n, 1), as a constant."""
-        raise NotImplementedError
-
-    def zero_to(self, value: float, array: Array) -> Array:
-        """The array with its zeros replaced."""
+        """The largest absolute entry of each row, (n, 1), as a constant; 1 for a zero row."""
         raise NotImplementedError
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,17 +40,16 @@ class NumpyOps(TapeOps):
     def chunks(self, rows: Array, count: int) -> Sequence[Array]:
         return np.split(rows, count)
 
-    def norms(self, rows: Array) -> Array:
-        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        lengths: Array = np.sqrt(squares)[:, None]
-        return lengths
+    def stacked_float64(self, views: Sequence[Array]) -> Array:
+        return np.concatenate(views, dtype=np.float64)
+
+    def inverse_norms(self, rows: Array) -> Array:
+        squares = np.einsum("ij,ij->i", rows, rows)[:, None]
+        return 1 / np.sqrt(np.where(squares == 0, math.inf, squares))
 
     def largest(self, rows: Array) -> Array:
         largest: Array = np.abs(rows).max(1, keepdims=True)
-        return largest
-
-    def zero_to(self, value: float, array: Array) -> Array:
-        return np.where(array == 0, value, array)
+        return np.where(largest == 0, 1.0, largest)
 
     def row_dot(self, a: Array, b: Array) -> Array:
         found: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)

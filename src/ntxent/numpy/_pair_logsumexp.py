@@ -41,14 +41,15 @@ def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool) -> Rule:
     """`_tiled.py`, as a rule of the tape."""
 
     def pullback(residuals: Sequence[Any], upstream: Any) -> tuple[Array | None, ...]:
-        queries, keys, scale, row_lse, column_lse = residuals
-        row, column = sides(upstream, row_lse, column_lse)
+        queries, keys, scale, *divisors = residuals
+        row, column = sides(upstream, *divisors)
         grads = _tiled.backward(_tiled.Pairs(queries, keys, float(scale), ids, unit), row, column)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Array, keys: Array | None, scale: Any) -> tuple[Any, Any, Pullback]:
-        lse = _tiled.forward(_tiled.Pairs(queries, keys, float(scale), ids, unit), columns)
-        return joined(*lse), (queries, keys, scale, *lse), pullback
+        pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
+        (row, row_divisor), (column, column_divisor) = _tiled.forward(pairs, columns)
+        return joined(row, column), (queries, keys, scale, row_divisor, column_divisor), pullback
 
     return rule
 

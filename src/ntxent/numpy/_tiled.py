@@ -87,8 +87,9 @@ class Sums:
     def add(self, where: slice, exponentials: Array, axis: int) -> None:
         self.total[where] += exponentials.sum(axis)
 
-    def lse(self) -> Array:
-        return np.log(self.total)
+    def found(self) -> tuple[Array, Array]:
+        """The log-sum-exp, and what the gradient divides exponentials by."""
+        return np.log(self.total), self.total
 
 
 class ShiftedSums(Sums):
@@ -106,13 +107,15 @@ class ShiftedSums(Sums):
         self.total[where] = self.total[where] * np.exp(before - shift) + found
         self.top[where] = top
 
-    def lse(self) -> Array:
-        lse: Array = np.log(self.total) + self.top
-        return lse
+    def found(self) -> tuple[Array, Array]:
+        lse = np.log(self.total) + self.top
+        return lse, lse
 
 
-def forward(pairs: Pairs, columns: bool) -> tuple[Array, Array | None]:
-    """The row and (if asked) column log-sum-exps."""
+def forward(
+    pairs: Pairs, columns: bool
+) -> tuple[tuple[Array, Array], tuple[Array | None, Array | None]]:
+    """Log-sum-exp and divisor along rows and (if asked) columns."""
     sums = ShiftedSums if pairs.shifted else Sums
     row_sums = sums(len(pairs.queries), pairs.queries.dtype)
     column_sums = sums(len(pairs.keys), pairs.keys.dtype) if columns else None
@@ -122,11 +125,11 @@ def forward(pairs: Pairs, columns: bool) -> tuple[Array, Array | None]:
             row_sums.add(across, tile, 0)
         if column_sums is not None:
             column_sums.add(across, tile, 0)
-    return row_sums.lse(), None if column_sums is None else column_sums.lse()
+    return row_sums.found(), (None, None) if column_sums is None else column_sums.found()
 
 
 def backward(pairs: Pairs, row: Side, column: Side | None) -> tuple[Array, Array | None]:
-    """The gradients of queries and keys from (upstream, lse); one of both in the symmetric case."""
+    """The gradients of queries and keys; one, of both together, in the symmetric case."""
     row = prepared(pairs, row)
     if column is not None:
         column = prepared(pairs, column)
@@ -137,8 +140,8 @@ def backward(pairs: Pairs, row: Side, column: Side | None) -> tuple[Array, Array
     buffer = np.empty_like(pairs.buffer)
     for down, across, tile in pairs.tiles():
         out = buffer[: tile.shape[0], : tile.shape[1]]
-        left = Side(row.upstream[down], row.lse[down])
-        above = None if column is None else Side(column.upstream[across], column.lse[across])
+        left = Side(row.upstream[down], row.divisor[down])
+        above = None if column is None else Side(column.upstream[across], column.divisor[across])
         weight = weights(tile, left, above, pairs.shifted, out)
         grad_queries[down] += weight @ pairs.keys[across]
         if not pairs.symmetric or pairs.mirrored(down, across):
@@ -152,13 +155,15 @@ def backward(pairs: Pairs, row: Side, column: Side | None) -> tuple[Array, Array
 
 
 def prepared(pairs: Pairs, side: Side) -> Side:
-    """g as it is if shifted, r = g exp(lift - lse) if not; see `ntxent._range`."""
-    upstream, lse = side
-    if pairs.shifted:  # a row without any pair has lse = -inf; exp(-inf - inf) = 0
-        return Side(upstream, np.where(lse == -math.inf, math.inf, lse))
-    exponent = _range.lift(pairs.scale) - lse
-    most = _range.most_exponent(lse.itemsize)  # for the row without any pair: exp(most) * 0 = 0
-    return Side(upstream * np.exp(np.minimum(exponent, most)), lse)
+    """g as it is if shifted, r = g exp(lift) / sum if not; see `ntxent._range`.
+
+    A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
+    """
+    upstream, divisor = side
+    if pairs.shifted:
+        return Side(upstream, np.where(divisor == -math.inf, math.inf, divisor))
+    lifted = upstream * divisor.dtype.type(math.exp(_range.lift(pairs.scale)))
+    return Side(lifted / np.where(divisor == 0, math.inf, divisor), divisor)
 
 
 def weights(tile: Array, row: Side, column: Side | None, shifted: bool, out: Array) -> Array:
@@ -171,8 +176,8 @@ def weights(tile: Array, row: Side, column: Side | None, shifted: bool, out: Arr
             np.add(factor, column.upstream, out=out)
             out *= tile
         return out
-    np.exp(np.subtract(tile, row.lse[:, None], out=out), out=out)
+    np.exp(np.subtract(tile, row.divisor[:, None], out=out), out=out)
     out *= factor
     if column is not None:
-        out += np.exp(tile - column.lse) * column.upstream
+        out += np.exp(tile - column.divisor) * column.upstream
     return out

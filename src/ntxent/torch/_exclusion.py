@@ -22,6 +22,8 @@ Ids = tuple[Any, Any]
 class Exclusion(Protocol):
     """The excluded pairs of a grid of tiles."""
 
+    empties: bool  # whether a row or a column may be left without any pair
+
     def fill_(self, scores: Tensor, row: int, column: int) -> None:
         """Put -inf at the excluded pairs of the tile that stands at (row, column)."""
 
@@ -40,6 +42,7 @@ class Periodic:
 
     def __init__(self, period: int, height: int, width: int) -> None:
         self.period, self.height, self.width = period, height, width
+        self.empties = 1 in {period, height, width}
 
     def fill_(self, scores: Tensor, row: int, column: int) -> None:
         ahead = row * self.height - column * self.width
@@ -57,6 +60,7 @@ class Equal:
     """Rows and columns with one id; tiles whose ranges of ids don't meet hold none."""
 
     def __init__(self, query_ids: Tensor, key_ids: Tensor, height: int, width: int) -> None:
+        self.empties = True
         self.queries, self.keys = query_ids.split(height), key_ids.split(width)
         self.query_ranges = id_ranges(self.queries)
         self.key_ranges = self.query_ranges if key_ids is query_ids else id_ranges(self.keys)

@@ -7,13 +7,12 @@ would cost more than the tile.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch._exclusion import Ids, exclusion
-from ntxent.torch._tile import prepared, weights
+from ntxent.torch._tile import Found, found, prepared, weights
 
 
 def forward(
@@ -23,15 +22,26 @@ def forward(
     ids: Ids,
     unit: bool,
     columns: bool,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The row and (if asked) column log-sum-exps, and the tile for the backward pass."""
+) -> tuple[Found, Found | None, Tensor]:
+    """What is found along rows and (if asked) columns, and the tile for the backward pass."""
     keys = queries if keys is None else keys
-    scores = F.linear(queries * scale, keys)
-    exclusion(ids, *scores.shape).fill_(scores, 0, 0)
-    if _range.needs_shift(queries.element_size(), scale, keys.shape[0], unit):
-        return scores.logsumexp(1), scores.logsumexp(0) if columns else None, scores
-    scores.exp_()
-    return scores.sum(1).log_(), scores.sum(0).log_() if columns else None, scores
+    scores = queries.new_empty(queries.shape[0], keys.shape[0])
+    torch.addmm(scores, queries, keys.T, beta=0, alpha=scale, out=scores)
+    excluded = exclusion(ids, *scores.shape)
+    excluded.fill_(scores, 0, 0)
+    shifted = _range.needs_shift(queries.element_size(), scale, keys.shape[0], unit)
+    if not shifted:
+        scores.exp_()
+    row = along(scores, 1, shifted, excluded.empties)
+    return row, along(scores, 0, shifted, excluded.empties) if columns else None, scores
+
+
+def along(values: Tensor, dim: int, shifted: bool, empties: bool) -> Found:
+    """From the exponentials of the scores, or from the scores if shifted."""
+    if shifted:
+        return found(values.logsumexp(dim), None, empties)
+    sums = values.sum(dim)
+    return found(sums.log(), sums, empties)
 
 
 def backward(

@@ -44,18 +44,19 @@ class TorchOps(TapeOps):
     def chunks(self, rows: Tensor, count: int) -> Sequence[Tensor]:
         return rows.chunk(count)
 
-    def norms(self, rows: Tensor) -> Tensor:
+    def stacked_float64(self, views: Sequence[Tensor]) -> Tensor:
+        return torch.cat(tuple(views)).double()
+
+    def inverse_norms(self, rows: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # vector_norm has no second derivative at a zero row
-            squares = rows.double().square().sum(1, keepdim=True)
-            return self.zero_to(math.inf, squares).sqrt()
-        lengths: Tensor = torch.linalg.vector_norm(rows, 2, 1, keepdim=True, dtype=torch.float64)
-        return lengths
+            squares = rows.square().sum(1, keepdim=True)
+            return squares.masked_fill(squares == 0, math.inf).rsqrt()
+        norms: Tensor = torch.linalg.vector_norm(rows, 2, 1, keepdim=True)
+        return norms.reciprocal_().nan_to_num_(nan=math.nan, posinf=0.0)
 
     def largest(self, rows: Tensor) -> Tensor:
-        return rows.detach().abs().amax(1, keepdim=True)
-
-    def zero_to(self, value: float, array: Tensor) -> Tensor:
-        return array.masked_fill(array == 0, value)
+        largest = rows.detach().abs().amax(1, keepdim=True)
+        return largest.masked_fill(largest == 0, 1.0)
 
     def column(self, x: Tensor) -> Tensor:
         return x.unsqueeze(1)  # indexing with None takes twice as long

@@ -15,6 +15,7 @@ from torch import Tensor
 from ntxent._pairs import scale_gradient, sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.torch import _matrix, _tiled
+from ntxent.torch._tile import Found
 
 IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
 
@@ -47,15 +48,15 @@ def _matrix_rule(ids: Any, unit: bool, columns: bool) -> Rule:
     """One tile, `_matrix.py`, as a rule of the tape."""
 
     def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
-        queries, keys, scale, row_lse, column_lse, tile = residuals
-        row, column = sides(upstream, row_lse, column_lse)
+        queries, keys, scale, row_divisor, column_divisor, tile = residuals
+        row, column = sides(upstream, row_divisor, column_divisor)
         grads = _matrix.backward(queries, keys, float(scale), unit, row, column, tile)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
-        row_lse, column_lse, tile = _matrix.forward(queries, keys, float(scale), ids, unit, columns)
-        value = row_lse if column_lse is None else torch.cat((row_lse, column_lse))
-        return value, (queries, keys, scale, row_lse, column_lse, tile), pullback
+        row, column, tile = _matrix.forward(queries, keys, float(scale), ids, unit, columns)
+        value, divisors = joined(row, column)
+        return value, (queries, keys, scale, *divisors, tile), pullback
 
     return rule
 
@@ -64,19 +65,26 @@ def _tiled_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
     """Many tiles, `_tiled.py`, as a rule of the tape."""
 
     def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
-        queries, keys, scale, row_lse, column_lse, *kept = residuals
-        row, column = sides(upstream, row_lse, column_lse)
+        queries, keys, scale, row_divisor, column_divisor, *kept = residuals
+        row, column = sides(upstream, row_divisor, column_divisor)
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         grads = _tiled.backward(pairs, row, column, kept)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
-        row_lse, column_lse, kept = _tiled.forward(pairs, columns=columns, keep=keep)
-        value = row_lse if column_lse is None else torch.cat((row_lse, column_lse))
-        return value, (queries, keys, scale, row_lse, column_lse, *kept), pullback
+        row, column, kept = _tiled.forward(pairs, columns=columns, keep=keep)
+        value, divisors = joined(row, column)
+        return value, (queries, keys, scale, *divisors, *kept), pullback
 
     return rule
+
+
+def joined(row: Found, column: Found | None) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+    """The log-sum-exps of rows, then of columns if they were asked for; and both divisors."""
+    if column is None:
+        return row.lse, (row.divisor, None)
+    return torch.cat((row.lse, column.lse)), (row.divisor, column.divisor)
 
 
 def dense(

@@ -6,12 +6,13 @@ With S = scale * Q K^T (excluded pairs at -inf) and upstream g (rows) and h (col
     W_ik = g_i exp(S_ik - row_lse_i) + h_k exp(S_ik - column_lse_k)
     dQ = scale W K                             dK = scale W^T Q
 
-Unshifted, W_ik = exp(S_ik) (r_i + c_k) with r = g exp(-row_lse), and exp(S_ik) is there already.
+Unshifted, W_ik = exp(S_ik) (r_i + c_k) with r_i = g_i / sum_k exp(S_ik), and exp(S_ik) is there.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,14 +21,31 @@ from ntxent import _range
 from ntxent._pairs import Side
 
 
+class Found(NamedTuple):
+    """A log-sum-exp, and what the backward pass divides exponentials by; see `Side`."""
+
+    lse: Tensor
+    divisor: Tensor
+
+
+def found(lse: Tensor, sums: Tensor | None, empties: bool) -> Found:
+    """The divisor is the sum, or the log-sum-exp if there is none.
+
+    A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
+    """
+    if not empties:
+        return Found(lse, lse if sums is None else sums)
+    divisor, nothing = (lse, -math.inf) if sums is None else (sums, 0)
+    return Found(lse, divisor.masked_fill(divisor == nothing, math.inf))
+
+
 def prepared(side: Side, scale: float, shifted: bool) -> Side:
-    """g as it is if shifted, r = g exp(lift - lse) if not."""
-    upstream, lse = side
-    if shifted:  # a row without any pair has lse = -inf; exp(-inf - inf) = 0
-        return Side(upstream, lse.masked_fill(lse == -math.inf, math.inf))
-    exponent = torch.rsub(lse, _range.lift(scale))
-    most = _range.most_exponent(lse.element_size())  # for the row without any: exp(most) * 0 = 0
-    return Side(exponent.clamp_(max=most).exp_().mul_(upstream), lse)
+    """g as it is if shifted, r = g exp(lift) / sum if not."""
+    if shifted:
+        return side
+    upstream, sums = side
+    lifted = upstream * math.exp(_range.lift(scale))  # in float64 from some of the rules
+    return Side((lifted if lifted.dtype == sums.dtype else lifted.to(sums.dtype)).div_(sums), sums)
 
 
 def weights(
@@ -39,5 +57,7 @@ def weights(
         if column is None:
             return torch.mul(values, factor, out=out)
         return torch.add(factor, column.upstream, out=out).mul_(values)
-    out = torch.sub(values, row.lse.unsqueeze(1), out=out).exp_().mul_(factor)
-    return out if column is None else out.addcmul_((values - column.lse).exp_(), column.upstream)
+    out = torch.sub(values, row.divisor.unsqueeze(1), out=out).exp_().mul_(factor)
+    if column is None:
+        return out
+    return out.addcmul_((values - column.divisor).exp_(), column.upstream)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ntxent import _grid, _range
 from ntxent._pairs import Side
 from ntxent.torch._exclusion import Ids, exclusion
-from ntxent.torch._tile import prepared, weights
+from ntxent.torch._tile import Found, found, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
@@ -100,8 +100,9 @@ class Sums:
         before, found = self.parts[part], exponentials.sum(dim)
         self.parts[part] = found if before is None else before.add_(found)
 
-    def lse(self) -> Tensor:
-        return joined(self.parts).log_()
+    def found(self, empties: bool) -> Found:
+        sums = joined(self.parts)
+        return found(sums.log(), sums, empties)
 
 
 class ShiftedSums(Sums):
@@ -120,8 +121,8 @@ class ShiftedSums(Sums):
             found += total * (before - shift).exp_()
         self.parts[part], self.tops[part] = found, top
 
-    def lse(self) -> Tensor:
-        return joined(self.parts).log_().add_(joined(self.tops))
+    def found(self, empties: bool) -> Found:
+        return found(joined(self.parts).log_().add_(joined(self.tops)), None, empties)
 
 
 def joined(parts: Sequence[Tensor | None]) -> Tensor:
@@ -130,10 +131,8 @@ def joined(parts: Sequence[Tensor | None]) -> Tensor:
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def forward(
-    pairs: Pairs, *, columns: bool, keep: bool
-) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """The row and (if asked) column log-sum-exps, and the first tiles for the backward pass."""
+def forward(pairs: Pairs, *, columns: bool, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
+    """What is found along rows and (if asked) columns, and first tiles for the backward pass."""
     sums = ShiftedSums if pairs.shifted else Sums
     row_sums = sums(pairs.query_tiles)
     column_sums = sums(pairs.key_tiles) if columns else None
@@ -149,7 +148,9 @@ def forward(
             row_sums.add(column, values, 0)
         if column_sums is not None:
             column_sums.add(column, values, 0)
-    return row_sums.lse(), None if column_sums is None else column_sums.lse(), kept
+    empties = pairs.excluded.empties
+    columns_found = None if column_sums is None else column_sums.found(empties)
+    return row_sums.found(empties), columns_found, kept
 
 
 def backward(
@@ -178,5 +179,5 @@ def backward(
 
 
 def side_parts(side: Side, size: int) -> list[Side]:
-    """The factor and the log-sum-exp of each tile."""
+    """The factor and the divisor of each tile."""
     return [Side(*both) for both in zip(*(parts(x, size) for x in side), strict=True)]
