@@ -111,7 +111,7 @@ class TapeOps:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
             dots, *pair = residuals
             grad_scale = self.scalar_like(scale, (g * dots).sum()) if is_array(scale) else None
-            return self.dot_gradient(g * scale, shift, *pair), None, grad_scale
+            return self.dot_gradient(g, scale, shift, *pair), None, grad_scale
 
         dots, *pair = self.partner_dots(rows, shift)
         return dots * scale, (dots, *pair), pullback
@@ -123,7 +123,7 @@ class TapeOps:
             grad_scale = None
             if is_array(scale):
                 grad_scale = self.scalar_like(scale, -(weight * dots).sum())
-            return weight, self.dot_gradient(weight * -scale, shift, *pair), None, grad_scale
+            return weight, self.dot_gradient(weight, -scale, shift, *pair), None, grad_scale
 
         dtype = rows.dtype
         dots, *pair = self.partner_dots(rows, shift)
@@ -141,12 +141,16 @@ class TapeOps:
         mutual = 2 * shift == rows.shape[0]
         return self.row_dot(rows, partners), partners, None if mutual else rows
 
-    def dot_gradient(self, g: Array, shift: int, partners: Array, rows: Array | None) -> Array:
-        """The gradient of the rows from g, that of their dot products."""
+    def dot_gradient(
+        self, g: Array, scale: Any, shift: int, partners: Array, rows: Array | None
+    ) -> Array:
+        """The gradient of the rows from g, that of their dot products times the scale."""
         g = self.cast(g, partners.dtype)
         if rows is None:  # rows i + shift and i - shift are one, the partner
-            return self.column(g + self.xp.roll(g, shift, 0)) * partners
-        column = self.column(g)
+            both = g + self.xp.roll(g, shift, 0)
+            both *= scale
+            return self.column(both) * partners
+        column = self.column(g * scale)
         return self.xp.roll(column * rows, shift, 0) + column * partners
 
     def row_dot(self, a: Array, b: Array) -> Array:
