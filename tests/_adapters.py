@@ -104,4 +104,61 @@ class TorchAdapter:
         return (rows * weights).sum()
 
 
-ADAPTERS = {adapter.name: adapter for adapter in (NumpyAdapter, TorchAdapter)}
+class JaxAdapter:
+    """float64 is switched on for float64 arrays alone: float32 is tested as most users run it."""
+
+    name = "jax"
+    dtypes = ("float64", "float32", "float16", "bfloat16")
+    array_name = "jax.Array"
+
+    def __init__(self, device: str) -> None:
+        import jax
+
+        import ntxent.jax as module
+        from ntxent.jax import _ops, _tiled
+
+        self.jax, self.module, self.ops, self.tiled = jax, module, _ops.OPS, _tiled
+        self.device = jax.devices(device)[0]
+
+    @staticmethod
+    def installed() -> bool:
+        return find_spec("jax") is not None
+
+    @staticmethod
+    def has_device(device: str) -> bool:
+        import jax
+
+        return any(found.platform == device for found in jax.devices())
+
+    def wide(self, *arrays: Any) -> Any:
+        """The context for these arrays."""
+        return self.jax.enable_x64(any(str(a.dtype) in WIDE for a in arrays if hasattr(a, "dtype")))
+
+    def from_numpy(self, array: Any, dtype: str | None = None) -> Any:
+        array = np.asarray(array)
+        dtype = dtype or str(array.dtype)
+        with self.jax.enable_x64(dtype in WIDE):
+            return self.jax.device_put(self.jax.numpy.asarray(array, dtype), self.device)
+
+    def to_numpy(self, array: Any) -> Array:
+        return np.asarray(array, "float32" if array.dtype == "bfloat16" else array.dtype)
+
+    def value(self, fn: Callable[..., Any], *arrays: Any, **kwargs: Any) -> Array:
+        with self.wide(*arrays):
+            return np.asarray(fn(*arrays, **kwargs))
+
+    def value_and_grad(
+        self, fn: Callable[..., Any], arrays: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        with self.wide(*arrays):
+            value, grads = self.jax.value_and_grad(fn, range(len(arrays)))(*arrays)
+        for array, grad in zip(arrays, grads, strict=True):
+            assert grad.dtype == array.dtype
+        return np.asarray(value), [self.to_numpy(grad) for grad in grads]
+
+    def total(self, rows: Any, weights: Any) -> Any:
+        return (rows * weights).sum()
+
+
+WIDE = {"float64", "int64", "uint64", "complex128"}
+ADAPTERS = {adapter.name: adapter for adapter in (NumpyAdapter, TorchAdapter, JaxAdapter)}

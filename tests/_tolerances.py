@@ -22,18 +22,18 @@ def tolerance(dtype: str, quantity: str, temperature: float) -> float:
     return TOLERANCES[dtype][quantity] * max(1.0, 0.1 / temperature)
 
 
-def relative_error(got: Any, expected: Any, scale: Any = 0.0) -> float:
+def relative_error(got: Any, expected: Any, scale: Any = 0.0, floor: Any = None) -> float:
     """The largest |got - expected| over the larger of |expected| and a scale; inf for a NaN.
 
-    The scale is never below the smallest normal number of the dtype of `got`: what is smaller has
-    fewer digits in it, or none.
+    An error below the floor, the smallest normal number of the dtype of `got`, is none: what is
+    smaller has fewer digits in it, or is taken for zero.
     """
-    tiny = np.finfo(got.dtype).tiny if hasattr(got, "dtype") else np.finfo(float).tiny
-    scale = np.maximum(scale, tiny)
+    if floor is None:
+        floor = np.finfo(got.dtype if hasattr(got, "dtype") else float).tiny
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     assert got.shape == expected.shape, f"shape {got.shape}, expected {expected.shape}"
-    error = np.abs(got - expected)
-    size = np.maximum(np.abs(expected), scale)
+    error = np.maximum(np.abs(got - expected) - floor, 0)
+    size = np.maximum(np.maximum(np.abs(expected), scale), floor)
     ratio = error / size
     return float(np.where(np.isnan(ratio), np.inf, ratio).max())
 
@@ -63,7 +63,7 @@ def gradient_error(
     )
     scale = max(scale, *(float(np.abs(g).max()) for g in expected))
     return max(
-        relative_error(g, e, np.maximum(scale, tiny * length))
+        relative_error(g, e, scale, np.maximum(tiny * length, np.finfo(float).tiny))
         for g, e, length in zip(got, expected, lengths, strict=True)
     )
 

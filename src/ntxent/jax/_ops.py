@@ -1,0 +1,149 @@
+"""The `Ops` of JAX: plain jax.numpy, which JAX differentiates, and the hot operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ntxent._tape_ops import is_array
+from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
+
+
+class JaxOps:
+    """`_formula.Ops` for jax.Array, traced or not."""
+
+    BACKEND = "jax"
+    ARRAY_NAME = "jax.Array"
+    FLOATS = frozenset(map(jnp.dtype, ("float64", "float32", "bfloat16", "float16")))
+    INTEGERS = frozenset(
+        jnp.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
+    )
+    IMPLEMENTATIONS = IMPLEMENTATIONS
+    pair_logsumexp = staticmethod(pair_logsumexp)
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, Array)
+
+    def device(self, array: Array) -> None:
+        """Nothing: a traced array has no device, and JAX itself refuses to mix devices."""
+
+    def number(self, temperature: Array) -> None:
+        """Nothing: an array's value isn't checked, as it may be traced or still being computed."""
+
+    def choose(self, device: Any) -> str:
+        """What `implementation=None` means."""
+        del device
+        return "tiled"
+
+    def devices(self) -> list[str]:
+        """The devices of this machine."""
+        return [str(device) for device in jax.devices()]
+
+    def evaluate(
+        self,
+        loss: Callable[[Sequence[Array], Any, str | None], Array],
+        views: Sequence[Array],
+        temperature: Any,
+        implementation: str | None,
+    ) -> Array:
+        """The loss itself: JAX transforms what it is made of."""
+        return loss(views, temperature, implementation or self.choose(None))
+
+    def stack(self, *views: Array) -> Array:
+        rows = jnp.concatenate(views)
+        return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+
+    def stack_unit(self, *views: Array) -> Array:
+        """Each row divided by its length: by a rounded one first, then by what that has left.
+
+        A length that is rounded would be off for a whole row alike, and its similarities by up to
+        an epsilon, which does not average out (docs/numerics.md).
+        """
+        rows = self.stack(*views)
+        # The largest entry becomes 1/2 to 1, exactly: squares stay in range.
+        largest = lax.stop_gradient(jnp.abs(rows).max(1, keepdims=True))
+        rows = rows * lax.stop_gradient(jnp.ldexp(jnp.ones_like(largest), -jnp.frexp(largest)[1]))
+        squares = (rows * rows).sum(1, keepdims=True)
+        # 1 / sqrt(inf) = 0 and has the derivative 0: a zero row stays zero.
+        unit = rows * lax.rsqrt(jnp.where(squares == 0, math.inf, squares))
+        head, tail = dots(lax.stop_gradient(unit), lax.stop_gradient(unit))
+        excess = jnp.where(head == 0, 0, (head - 1) + tail)[:, None]
+        return unit - unit * (excess / 2)
+
+    def inverse(self, temperature: Any, like: Array) -> Any:
+        if not is_array(temperature):
+            return 1 / float(temperature)
+        wide = temperature.astype(like.dtype)
+        # The value may be unknown yet: NaN says what a check can't.
+        return jnp.where((wide > 0) & (wide < math.inf), 1 / wide, math.nan)
+
+    def repeat(self, ids: Array, times: int) -> Array:
+        return jnp.tile(ids, times)
+
+    def all_equal(self, ids: Array) -> bool:
+        return not isinstance(ids, jax.core.Tracer) and bool((ids == ids[0]).all())
+
+    def partner_logits(self, rows: Array, shift: int, scale: Any) -> Array:
+        return sum(logits(rows, jnp.roll(rows, -shift, 0), scale))
+
+    def contrast(self, lse: Array, positive: Array) -> Array:
+        return self.log1pexp(lse - positive)
+
+    def partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Array:
+        head, tail = logits(rows, jnp.roll(rows, -shift, 0), scale)
+        return self.log1pexp((lse - head) - tail)
+
+    def log1pexp(self, x: Array) -> Array:
+        """log(1 + exp(x)) to the last digit."""
+        return jnp.logaddexp(x, 0)
+
+    def logaddexp(self, a: Array, b: Array) -> Array:
+        return jnp.logaddexp(a, b)
+
+    def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
+        if reduction == "none":
+            return rows.astype(dtype)
+        return (rows.mean() if reduction == "mean" else rows.sum()).astype(dtype)
+
+
+OPS = JaxOps()
+
+
+# The error of a float32 dot product, divided by tau, would be the largest error of the loss
+# (docs/numerics.md), and float64 is switched off unless the user asks for it. So numbers are split
+# into a head with few digits and a tail: heads multiply and add up without error.
+
+
+def logits(a: Array, b: Array, scale: Any) -> tuple[Array, Array]:
+    """`scale` times the dot product of each row of `a` with that of `b`, as head and tail."""
+    head, tail = dots(a, b)
+    if a.dtype == jnp.float64:
+        return head * scale, tail
+    scale = jnp.asarray(scale, a.dtype)
+    mantissa, exponent = jnp.frexp(scale)
+    scale_head = jnp.ldexp(split(mantissa)[0], exponent)
+    coarse, fine = split(head)
+    return scale_head * coarse, scale_head * fine + (scale - scale_head) * head + scale * tail
+
+
+def dots(a: Array, b: Array) -> tuple[Array, Array]:
+    """The dot product of each row of `a` with the same row of `b`, as head and tail.
+
+    Products of two heads are multiples of 2^-22 and, for rows of length 1, their sums at most 1:
+    exact in float32, in whatever order. The rest is 2^-11 as large, and so is its error.
+    """
+    if a.dtype == jnp.float64:
+        return (a * b).sum(1), jnp.zeros(len(a), a.dtype)
+    (a_head, a_tail), (b_head, b_tail) = split(a), split(b)
+    return (a_head * b_head).sum(1), (a_head * b_tail + a_tail * b).sum(1)
+
+
+def split(x: Array) -> tuple[Array, Array]:
+    """A multiple of 2^-11, and what it lacks; numbers from 2 on, not of unit rows, stay whole."""
+    head = jnp.where(jnp.abs(x) < 2, jnp.round(x * 2**11) / 2**11, x)
+    return head, x - head

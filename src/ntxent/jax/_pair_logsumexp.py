@@ -1,0 +1,69 @@
+"""The hot operation in JAX, and which implementation serves.
+
+`dense` is the matrix form: O(n^2) memory, every transformation of JAX.
+`tiled` (`_tiled.py`) never holds the matrix: O(n d) memory, reverse mode.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ntxent import _grid, _range
+from ntxent.jax import _tiled
+from ntxent.jax._grid import Plan, similarities
+
+IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
+
+
+def pair_logsumexp(
+    queries: Array,
+    keys: Array | None,
+    scale: Any,
+    query_ids: Array | int,
+    key_ids: Array | int | None,
+    *,
+    unit: bool,
+    columns: bool = False,
+    implementation: str | None = None,
+) -> Array:
+    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    others = queries if keys is None else keys
+    left = as_ids(query_ids, queries)
+    right = left if key_ids is None else as_ids(key_ids, others)
+    if implementation == "dense":
+        return dense(queries, others, scale, left, right, columns)
+    shifted = None if unit else True
+    if unit and isinstance(scale, float):
+        shifted = _range.needs_shift(queries.dtype.itemsize, scale, len(others), unit)
+    sizes = len(queries), len(others)
+    height, width = (_grid.tile_size(size, _tiled.TILE) for size in sizes)
+    plan = Plan(*sizes, height, width, columns, keys is None, shifted)
+    scale = jnp.asarray(scale, queries.dtype)
+    return _tiled.pair_logsumexp(plan, queries, keys, scale, left, right)
+
+
+def as_ids(ids: Array | int, rows: Array) -> Array:
+    """The ids that a period stands for: 0 ... P-1, over and over."""
+    return jnp.arange(len(rows)) % ids if isinstance(ids, int) else ids
+
+
+def dense(
+    queries: Array, keys: Array, scale: Any, query_ids: Array, key_ids: Array, columns: bool
+) -> Array:
+    """The matrix form: n^2 scores at once, derivatives by JAX."""
+    same = query_ids[:, None] == key_ids
+    scores = similarities(queries * scale, keys)
+    rows = masked_logsumexp(scores, same, 1)
+    return jnp.concatenate((rows, masked_logsumexp(scores, same, 0))) if columns else rows
+
+
+def masked_logsumexp(scores: Array, excluded: Array, axis: int) -> Array:
+    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
+    empty = excluded.all(axis)
+    kept = jnp.where(excluded & ~jnp.expand_dims(empty, axis), -math.inf, scores)
+    return jnp.where(empty, -math.inf, jax.nn.logsumexp(kept, axis))
