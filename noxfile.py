@@ -33,6 +33,8 @@ except ModuleNotFoundError:  # then get it into .venv, and run this file again t
 DEVICES = {
     "numpy": ["cpu"],
     "torch": ["cpu", "gpu"],
+    "jax": ["cpu", "gpu"],
+    "tensorflow": ["cpu", "gpu"],
 }
 COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[backend]]
 
@@ -42,6 +44,7 @@ nox.options.reuse_venv = "yes"  # pip brings a kept environment up to date in se
 nox.options.sessions = ["lint", "types"] + [
     f"tests({backend}-{device})" for backend, device in COMBINATIONS if device == "cpu"
 ]
+nox.options.sessions += ["parity(cpu)"]
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -54,6 +57,11 @@ def install(session: nox.Session, *packages: str, group: str) -> None:
     else:  # --no-venv: what is at hand must do, and the package is run from its sources
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH")]
         session.env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def package(backend: str) -> str:
+    """This package with what a backend needs, as pip wants it."""
+    return "-e." if backend == "numpy" else f"-e.[{backend}]"
 
 
 @nox.session
@@ -69,7 +77,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package, checked against the frameworks' own."""
-    install(session, "-e.[torch]", group="types")
+    install(session, "-e.[torch,jax]", group="types")  # TensorFlow publishes no types
     session.run("mypy", *session.posargs)
 
 
@@ -80,16 +88,25 @@ def types(session: nox.Session) -> None:
 )
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Tests of one backend on one device; a device that is missing fails."""
-    install(session, "-e." if backend == "numpy" else f"-e.[{backend}]", group="test")
+    install(session, package(backend), group="test")
     chosen = ["--backend", backend, "--device", device, "--require"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
 
 
 @nox.session
-def demo(session: nox.Session) -> None:
+@nox.parametrize("device", ["cpu"], ids=["cpu"])
+def parity(session: nox.Session, device: str) -> None:
+    """All backends in one environment: every two of them on the same numbers."""
+    install(session, "-e.[all]", group="test")
+    session.run("python", "tests/parity.py", "--device", device, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", [nox.param(name, id=name) for name in DEVICES])
+def demo(session: nox.Session, backend: str) -> None:
     """Train an encoder on real images; print accuracies, save a figure."""
-    install(session, "-e.[torch]", group="demo")
-    session.run("python", "examples/simclr_digits.py", *session.posargs)
+    install(session, package(backend), group="demo")
+    session.run("python", "examples/simclr_digits.py", "--backend", backend, *session.posargs)
 
 
 @nox.session
@@ -102,7 +119,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Time and memory against the usual ways to write the loss."""
-    install(session, "-e.[torch]", group="bench")
+    install(session, "-e.[all]", group="bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells its build at every start
 
 import numpy as np
 
@@ -160,5 +163,58 @@ class JaxAdapter:
         return (rows * weights).sum()
 
 
+class TensorflowAdapter:
+    name = "tensorflow"
+    dtypes = ("float64", "float32", "float16", "bfloat16")
+    array_name = "tensorflow.Tensor"
+
+    def __init__(self, device: str) -> None:
+        import tensorflow as tf
+
+        import ntxent.tensorflow as module
+        from ntxent.tensorflow import _ops, _tiled
+
+        self.tf, self.module, self.ops, self.tiled = tf, module, _ops.OPS, _tiled
+        self.device = f"/{device.upper()}:0"
+
+    @staticmethod
+    def installed() -> bool:
+        return find_spec("tensorflow") is not None
+
+    @staticmethod
+    def has_device(device: str) -> bool:
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices(device.upper()))
+
+    def from_numpy(self, array: Any, dtype: str | None = None) -> Any:
+        with self.tf.device(self.device):
+            tensor = self.tf.constant(np.asarray(array))
+            return tensor if dtype is None else self.tf.cast(tensor, dtype)
+
+    def to_numpy(self, array: Any) -> Array:
+        tf = self.tf
+        return np.asarray(tf.cast(array, tf.float32) if array.dtype == tf.bfloat16 else array)
+
+    def value(self, fn: Callable[..., Any], *arrays: Any, **kwargs: Any) -> Array:
+        return np.asarray(fn(*arrays, **kwargs))
+
+    def value_and_grad(
+        self, fn: Callable[..., Any], arrays: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        with self.tf.GradientTape() as tape:
+            tape.watch(arrays)
+            value = fn(*arrays)
+        grads = tape.gradient(value, arrays)
+        for array, grad in zip(arrays, grads, strict=True):
+            assert grad.dtype == array.dtype
+        return np.asarray(value), [self.to_numpy(grad) for grad in grads]
+
+    def total(self, rows: Any, weights: Any) -> Any:
+        return self.tf.reduce_sum(rows * weights)
+
+
 WIDE = {"float64", "int64", "uint64", "complex128"}
-ADAPTERS = {adapter.name: adapter for adapter in (NumpyAdapter, TorchAdapter, JaxAdapter)}
+ADAPTERS = {
+    adapter.name: adapter for adapter in (NumpyAdapter, TorchAdapter, JaxAdapter, TensorflowAdapter)
+}

@@ -1,4 +1,4 @@
-"""NT-Xent, the contrastive loss of SimCLR, in PyTorch and NumPy: exact, small and fast.
+"""NT-Xent, SimCLR's contrastive loss, in PyTorch, JAX, TensorFlow and NumPy: exact, small, fast.
 
 Import the loss from the backend of your arrays, `from ntxent.torch import nt_xent`; this module
 loads no framework.
@@ -12,7 +12,7 @@ __all__ = ["__version__", "available_backends"]
 
 __version__ = "0.1.0"
 
-_FRAMEWORKS = {"numpy": "numpy", "torch": "torch"}
+_BACKENDS = ("numpy", "torch", "jax", "tensorflow")  # each named as its framework's module
 
 
 def available_backends() -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def available_backends() -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Some of "numpy" and "torch". Nothing is imported to find out.
+        Some of "numpy", "torch", "jax" and "tensorflow". Nothing is imported to find out.
 
     Examples
     --------
@@ -29,4 +29,4 @@ def available_backends() -> tuple[str, ...]:
     >>> "numpy" in ntxent.available_backends()
     True
     """
-    return tuple(name for name, module in _FRAMEWORKS.items() if find_spec(module) is not None)
+    return tuple(name for name in _BACKENDS if find_spec(name) is not None)

@@ -41,6 +41,9 @@ class Ops(_spec.ArrayKind, Protocol):
     ) -> Array:
         """`loss(views, temperature, implementation)` in the backend's way to differentiate it."""
 
+    def count(self, rows: Array) -> Any:
+        """How many rows: an int, or a 0-d array where it isn't known yet."""
+
     def stack(self, *views: Array) -> Array:
         """The rows of all views, (V N, d), in float32 or wider."""
 
@@ -107,7 +110,7 @@ def nt_xent(
     _spec.check_nt_xent(ops, views, temperature, ids, denominator, reduction, implementation)
     if denominator == "negatives" and ids is not None and ops.all_equal(ids):
         raise ValueError(_spec.NO_NEGATIVES.format("ids that are all equal"))
-    images = views[0].shape[0]
+    images = ops.count(views[0])
     row_ids = images if ids is None else ops.repeat(ids, len(views))
 
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
@@ -116,17 +119,18 @@ def nt_xent(
         lse = ops.pair_logsumexp(
             z, None, scale, row_ids, None, unit=normalize, implementation=implementation
         )
-        rows = row_losses(ops, z, lse, scale, len(views), denominator)
+        shifts = [images * view for view in range(1, len(views))]
+        rows = row_losses(ops, z, lse, scale, shifts, denominator)
         return ops.reduce(rows, reduction, z.dtype)
 
     return ops.evaluate(loss, views, temperature, implementation)
 
 
-def row_losses(ops: Ops, z: Array, lse: Array, scale: Any, views: int, denominator: str) -> Array:
-    """The loss of every row, from the log-sum-exp over its negatives and its few positives."""
-    rows = z.shape[0]
-    shifts = range(rows // views, rows, rows // views)
-    if denominator == "one_positive" or (denominator == "all" and views == 2):
+def row_losses(
+    ops: Ops, z: Array, lse: Array, scale: Any, shifts: Sequence[Any], denominator: str
+) -> Array:
+    """The loss of every row, from its negatives' log-sum-exp and its positives, `shifts` away."""
+    if denominator == "one_positive" or (denominator == "all" and len(shifts) == 1):
         return mean_of([ops.partner_contrast(lse, z, shift, scale) for shift in shifts])
     positives = [ops.partner_logits(z, shift, scale) for shift in shifts]
     if denominator == "negatives":  # decoupled, arXiv 2110.06848

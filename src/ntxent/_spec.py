@@ -82,8 +82,8 @@ def check_views(kind: ArrayKind, views: Sequence[Any]) -> None:
             raise ValueError(msg)
         if view.dtype != first.dtype:
             msg = (
-                f"all views must have one dtype; got {first.dtype} for view 1 and {view.dtype} "
-                f"for view {number}. Convert one of them."
+                f"all views must have one dtype; got {dtype_name(first.dtype)} for view 1 and "
+                f"{dtype_name(view.dtype)} for view {number}. Convert one of them."
             )
             raise TypeError(msg)
         if kind.device(view) != kind.device(first):
@@ -113,7 +113,7 @@ def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
     if array.dtype not in kind.FLOATS:
         msg = (
             f"{name} must be of a real floating dtype, one of {dtype_names(kind.FLOATS)}; "
-            f"got {array.dtype}. Convert it first."
+            f"got {dtype_name(array.dtype)}. Convert it first."
         )
         raise TypeError(msg)
 
@@ -138,7 +138,7 @@ def check_temperature(kind: ArrayKind, temperature: Any, views: Sequence[Any]) -
     if temperature.dtype not in kind.FLOATS:
         msg = (
             f"temperature must be of a real floating dtype, one of {dtype_names(kind.FLOATS)}; "
-            f"got {temperature.dtype}. Convert it, or pass a float."
+            f"got {dtype_name(temperature.dtype)}. Convert it, or pass a float."
         )
         raise TypeError(msg)
     if kind.device(temperature) != kind.device(views[0]):
@@ -185,7 +185,7 @@ def check_ids(kind: ArrayKind, name: str, ids: Any, rows: Any) -> None:
     if ids.dtype not in kind.INTEGERS:
         msg = (
             f"{name} must be integers, one of {dtype_names(kind.INTEGERS)}, as they are compared "
-            f"for equality; got {ids.dtype}. "
+            f"for equality; got {dtype_name(ids.dtype)}. "
             "Number the groups, for instance with numpy.unique(..., return_inverse=True)."
         )
         raise TypeError(msg)
@@ -233,7 +233,12 @@ def wrong_type(kind: ArrayKind, name: str, value: Any) -> str:
 
 def dtype_names(dtypes: frozenset[Any]) -> str:
     """`float16, float32`: the bare names, sorted."""
-    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    return ", ".join(sorted(map(dtype_name, dtypes)))
+
+
+def dtype_name(dtype: Any) -> str:
+    """`float32`, whatever the framework writes around it."""
+    return getattr(dtype, "name", "") or str(dtype).removeprefix("torch.")
 
 
 def missing_framework(backend: str, framework: str) -> ImportError:

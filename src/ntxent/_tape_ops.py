@@ -35,6 +35,10 @@ class TapeOps:
         self.reduce = traceable(self._reduce)
         self._inverse_rule = traceable(self._inverse)
 
+    def count(self, rows: Array) -> int:
+        """How many rows."""
+        return len(rows)
+
     def cast(self, array: Array, dtype: Any) -> Array:
         """The array in the dtype, itself where it has it."""
         raise NotImplementedError

@@ -44,9 +44,9 @@ def nt_xent(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a row: the rows of the first view, then those of the second, ...
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and a few tiles of at most 1024 x 1024, and serves `grad`, `vjp`, `vmap`,
-        `jacrev` and gradients of gradients; "dense" holds a few (V N)^2 matrices and also serves
-        forward mode: `jvp`, `jacfwd`, `hessian`. By default "tiled".
+        "tiled" holds O(N d) and a few tiles of at most 1024 x 1024, and serves `grad`, `vjp`,
+        `vmap`, `jacrev` and gradients of gradients; "dense" holds a few (V N)^2 matrices and also
+        serves forward mode: `jvp`, `jacfwd`, `hessian`. By default "tiled".
 
     Returns
     -------

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ntxent._tape_ops import is_array
@@ -54,6 +55,9 @@ class JaxOps:
         """The loss itself: JAX transforms what it is made of."""
         return loss(views, temperature, implementation or self.choose(None))
 
+    def count(self, rows: Array) -> int:
+        return len(rows)
+
     def stack(self, *views: Array) -> Array:
         rows = jnp.concatenate(views)
         return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
@@ -86,7 +90,10 @@ class JaxOps:
         return jnp.tile(ids, times)
 
     def all_equal(self, ids: Array) -> bool:
-        return not isinstance(ids, jax.core.Tracer) and bool((ids == ids[0]).all())
+        if isinstance(ids, jax.core.Tracer):
+            return False
+        known = np.asarray(ids)  # while `jit` traces, it traces jnp on known numbers too
+        return bool((known == known[0]).all())
 
     def partner_logits(self, rows: Array, shift: int, scale: Any) -> Array:
         return sum(logits(rows, jnp.roll(rows, -shift, 0), scale))

@@ -32,6 +32,7 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Array:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
+    _grid.check_kinds(query_ids, key_ids)
     others = queries if keys is None else keys
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, others)

@@ -1,0 +1,111 @@
+"""The public functions for TensorFlow: words and defaults; the mathematics is in `_formula`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ntxent import _formula
+from ntxent._spec import TEMPERATURE
+from ntxent.tensorflow._ops import OPS
+
+Tensor = Any
+
+
+@tf.autograph.experimental.do_not_convert  # nothing here for AutoGraph, and it would take seconds
+def nt_xent(
+    *views: Tensor,
+    temperature: float | Tensor = TEMPERATURE,
+    ids: Tensor | None = None,
+    denominator: str = "all",
+    normalize: bool = True,
+    reduction: str = "mean",
+    implementation: str | None = None,
+) -> Tensor:
+    r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
+
+    Each row must find the other views of its image among all rows of the batch. The n x n matrix
+    of similarities is never held in memory.
+
+    Parameters
+    ----------
+    *views : Tensor or Variable, shape (N, d)
+        Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
+        all of one shape and dtype, eager or symbolic; N may be unknown. Rows may have any length:
+        they are normalised inside, and a zero row has similarity 0 to everything and a zero
+        gradient.
+    temperature : float, or 0-d Tensor or Variable, default 0.1
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
+        receives its gradient, and gives NaN if it is not positive and finite.
+    ids : Tensor of integers, shape (N,), optional
+        Images with equal ids (the same caption, patient, product) are never negatives of each
+        other. By default every image has its own.
+    denominator : {"all", "one_positive", "negatives"}, default "all"
+        What an anchor's positive is compared with: the negatives and all its positives (SupCon's
+        eq. 2), the negatives and this one positive, or the negatives alone (decoupled). With two
+        views the first two are the same, SimCLR's eq. 1.
+    normalize : bool, default True
+        False takes the dot products of the rows as they are.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        "none" gives one value a row: the rows of the first view, then those of the second, ...
+    implementation : {"dense", "tiled"}, optional
+        "tiled" holds O(N d) and a few tiles of at most 512 x 512; "dense" holds a few (V N)^2
+        matrices and is differentiated by TensorFlow alone. By default "tiled".
+
+    Returns
+    -------
+    Tensor, shape () or (V N,) for "none"
+        In float64 for float64 views and in float32 for all others. Gradients have the dtype of the
+        views. NaN or infinity in a view makes the loss NaN or infinite.
+
+    Raises
+    ------
+    TypeError
+        For anything that isn't a tensor, for integer or complex dtypes, and for dtypes that differ.
+    ValueError
+        For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
+        that isn't positive and finite, an unknown choice, ids of the wrong shape, and
+        `denominator="negatives"` for a batch without negatives. In a `tf.function` when it is
+        traced; batch sizes that are unknown then and turn out to differ, when it runs.
+
+    Notes
+    -----
+    With z the n = V N normalised rows, j(i) the partner of row i and N(i) the rows of other images,
+
+    .. math:: \ell_i = -\log \frac{\exp(z_i \cdot z_{j(i)} / \tau)}
+              {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
+
+    computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
+    flops, forward and backward together. For one image and two views the loss is exactly 0.
+
+    Second derivatives (nested tapes) are right, in the memory of "dense". On a GPU, TensorFlow
+    rounds the factors of float32 products to TensorFloat-32 unless
+    `tf.config.experimental.enable_tensor_float_32_execution(False)` is called.
+
+    Two runs on one machine give the same bits.
+
+    References
+    ----------
+    T. Chen et al., A simple framework for contrastive learning of visual representations,
+    arXiv 2002.05709, eq. 1. P. Khosla et al., arXiv 2004.11362, eq. 2 (more than two views).
+    C.-H. Yeh et al., arXiv 2110.06848 (decoupled).
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from ntxent.tensorflow import nt_xent
+    >>> z1 = tf.constant([[1.0, 0.0], [0.0, 1.0]])
+    >>> z2 = tf.constant([[2.0, 0.0], [0.0, 3.0]])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(z1)
+    ...     loss = nt_xent(z1, z2, temperature=0.5)
+    >>> round(float(loss), 6)
+    0.239545
+    >>> tape.gradient(loss, z1).shape
+    TensorShape([2, 2])
+    """
+    return _formula.nt_xent(
+        OPS, views, temperature, ids, denominator, normalize, reduction, implementation
+    )

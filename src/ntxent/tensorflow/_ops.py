@@ -1,0 +1,127 @@
+"""The `Ops` of TensorFlow: plain operations, which it differentiates, and the hot operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ntxent._tape_ops import is_array
+from ntxent.tensorflow import _tiled
+from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
+
+Tensor = Any
+
+
+class TensorflowOps:
+    """`_formula.Ops` for tensors, eager or symbolic."""
+
+    BACKEND = "tensorflow"
+    ARRAY_NAME = "tensorflow.Tensor"
+    FLOATS = frozenset({tf.float64, tf.float32, tf.bfloat16, tf.float16})
+    INTEGERS = frozenset(
+        getattr(tf, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
+    )
+    IMPLEMENTATIONS = IMPLEMENTATIONS
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, tf.Tensor | tf.Variable)
+
+    def device(self, array: Tensor) -> None:
+        """Nothing: TensorFlow moves tensors by itself."""
+
+    def number(self, temperature: Tensor) -> None:
+        """Nothing: a tensor's value isn't checked, as it may be symbolic."""
+
+    def choose(self, device: Any) -> str:
+        """What `implementation=None` means."""
+        del device
+        return "tiled"
+
+    def devices(self) -> list[str]:
+        """The devices of this machine."""
+        return [device.name for device in tf.config.list_logical_devices()]
+
+    def evaluate(
+        self,
+        loss: Callable[[Sequence[Tensor], Any, str | None], Tensor],
+        views: Sequence[Tensor],
+        temperature: Any,
+        implementation: str | None,
+    ) -> Tensor:
+        """The loss itself: tapes record what it is made of."""
+        return loss(views, temperature, implementation or self.choose(None))
+
+    def count(self, rows: Tensor) -> Any:
+        return _tiled.count(rows)
+
+    def stack(self, *views: Tensor) -> Tensor:
+        # `stack`, not `concat`: it refuses views whose unknown batch sizes turn out to differ.
+        rows = tf.reshape(tf.stack(views), (-1, _tiled.sizes(views[0])[1]))
+        return rows if rows.dtype == tf.float64 else tf.cast(rows, tf.float32)
+
+    def stack_unit(self, *views: Tensor) -> Tensor:
+        """In float64, then rounded: a rounded length would be off for a whole row alike."""
+        rows = self.stack(*views)
+        dtype = rows.dtype
+        if dtype == tf.float64:
+            # The square of a float32 stays within the range of a float64; its own may not.
+            largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), 1, keepdims=True))
+            rows = rows / tf.where(largest == 0, tf.ones_like(largest), largest)
+        rows = tf.cast(rows, tf.float64)
+        squares = tf.reduce_sum(rows * rows, 1, keepdims=True)
+        # 1 / sqrt(inf) = 0 and has the derivative 0: a zero row stays zero.
+        inverse = tf.math.rsqrt(tf.where(squares == 0, constant(math.inf, squares), squares))
+        return tf.cast(rows * inverse, dtype)
+
+    def inverse(self, temperature: Any, like: Tensor) -> Any:
+        if not is_array(temperature):
+            return 1 / float(temperature)
+        wide = tf.cast(temperature, like.dtype)
+        # The value may be unknown yet: NaN says what a check can't.
+        return tf.where((wide > 0) & (wide < math.inf), 1 / wide, constant(math.nan, wide))
+
+    def repeat(self, ids: Tensor, times: int) -> Tensor:
+        return tf.tile(ids, (times,))
+
+    def all_equal(self, ids: Tensor) -> bool:
+        return tf.executing_eagerly() and bool(tf.reduce_all(ids == ids[0]))
+
+    # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
+    # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
+
+    def pair_logsumexp(self, *args: Any, **kwargs: Any) -> Tensor:
+        return tf.cast(pair_logsumexp(*args, **kwargs), tf.float64)
+
+    def partner_logits(self, rows: Tensor, shift: Any, scale: Any) -> Tensor:
+        wide = tf.cast(rows, tf.float64)
+        scale = scale if isinstance(scale, float) else tf.cast(scale, tf.float64)
+        return tf.reduce_sum(wide * tf.roll(wide, -shift, 0), 1) * scale
+
+    def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
+        return self.log1pexp(lse - positive)
+
+    def partner_contrast(self, lse: Tensor, rows: Tensor, shift: Any, scale: Any) -> Tensor:
+        return self.contrast(lse, self.partner_logits(rows, shift, scale))
+
+    def log1pexp(self, x: Tensor) -> Tensor:
+        """log(1 + exp(x)) to the last digit."""
+        return tf.nn.softplus(x)
+
+    def logaddexp(self, a: Tensor, b: Tensor) -> Tensor:
+        return tf.reduce_logsumexp(tf.stack((a, b)), 0)
+
+    def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
+        if reduction != "none":
+            rows = tf.reduce_mean(rows) if reduction == "mean" else tf.reduce_sum(rows)
+        return tf.cast(rows, dtype)
+
+
+OPS = TensorflowOps()
+
+
+def constant(value: float, like: Tensor) -> Tensor:
+    """A number as a tensor of the dtype."""
+    return tf.constant(value, like.dtype)

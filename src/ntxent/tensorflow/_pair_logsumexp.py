@@ -1,0 +1,131 @@
+"""The hot operation in TensorFlow, and which implementation serves.
+
+`dense` is the matrix form: O(n^2) memory, every derivative.
+`tiled` (`_tiled.py`) never holds the matrix: O(n d) memory; its second derivative is dense's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from ntxent._grid import check_kinds
+from ntxent._pairs import sides
+from ntxent.tensorflow import _tiled
+from ntxent.tensorflow._tiled import count
+
+Tensor = Any
+IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
+
+
+def pair_logsumexp(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Any,
+    query_ids: Tensor | int,
+    key_ids: Tensor | int | None,
+    *,
+    unit: bool,
+    columns: bool = False,
+    implementation: str | None = None,
+) -> Tensor:
+    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    check_kinds(query_ids, key_ids)
+    left = as_ids(query_ids, queries)
+    right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
+    scale = tf.convert_to_tensor(scale, queries.dtype)
+    if implementation == "dense":
+        return dense(queries, keys, scale, left, right, columns)
+    return tiled(queries, keys, scale, left, right, unit, columns)
+
+
+def as_ids(ids: Any, rows: Tensor) -> Tensor:
+    """The ids that a period stands for: 0 ... P-1, over and over."""
+    return ids if len(getattr(ids, "shape", ())) else tf.range(count(rows)) % ids
+
+
+def tiled(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    unit: bool,
+    columns: bool,
+) -> Tensor:
+    """`_tiled.py` with its closed-form derivative, and under that dense's."""
+    ids, symmetric, most = (query_ids, key_ids), keys is None, _tiled.TILE
+    inputs = (queries, scale) if symmetric else (queries, scale, keys)
+
+    @tf.custom_gradient
+    def value(*inputs: Tensor) -> Any:
+        queries, scale, others = unpacked(inputs)
+        row, column = _tiled.forward(queries, others, scale, *ids, unit, columns, most)
+
+        def pullback(upstream: Tensor) -> Any:
+            divisors = row.divisor, None if column is None else column.divisor
+            return gradient(divisors)(upstream, *inputs)
+
+        return row.lse if column is None else tf.concat((row.lse, column.lse), 0), pullback
+
+    def gradient(divisors: Any) -> Any:
+        @tf.custom_gradient
+        def first(upstream: Tensor, *inputs: Tensor) -> Any:
+            queries, scale, others = unpacked(inputs)
+            row, column = sides(upstream, *divisors)
+            grad, grad_keys = _tiled.backward(queries, others, scale, *ids, unit, row, column, most)
+            by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
+            grads = grad, by_scale, grad_keys
+
+            def second(*cotangents: Tensor) -> Any:
+                return dense_second(ids, columns, (upstream, *inputs), cotangents)
+
+            return grads[: len(inputs)], second
+
+        return first
+
+    return value(*inputs)
+
+
+def unpacked(inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Queries, scale and keys, if there are any."""
+    queries, scale, *keys = inputs
+    return queries, scale, keys[0] if keys else None
+
+
+def dense_second(ids: Any, columns: bool, inputs: Any, cotangents: Any) -> Any:
+    """The derivative of dense's gradient, in dense's memory; recorded, so further ones are too."""
+    with tf.GradientTape() as outer:
+        outer.watch(inputs)
+        upstream, *given = inputs
+        with tf.GradientTape() as inner:
+            inner.watch(given)
+            queries, scale, keys = unpacked(given)
+            lse = dense(queries, keys, scale, *ids, columns)
+        first = inner.gradient(lse, given, upstream)
+    return outer.gradient(first, inputs, list(cotangents))
+
+
+def dense(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    columns: bool,
+) -> Tensor:
+    """The matrix form: n^2 scores at once, derivatives by TensorFlow."""
+    same = query_ids[:, None] == key_ids
+    scores = tf.matmul(queries * scale, queries if keys is None else keys, transpose_b=True)
+    rows = masked_logsumexp(scores, same, 1)
+    return tf.concat((rows, masked_logsumexp(scores, same, 0)), 0) if columns else rows
+
+
+def masked_logsumexp(scores: Tensor, excluded: Tensor, axis: int) -> Tensor:
+    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
+    nothing = tf.constant(-math.inf, scores.dtype)
+    empty = tf.reduce_all(excluded, axis)
+    kept = tf.where(excluded & ~tf.expand_dims(empty, axis), nothing, scores)
+    return tf.where(empty, nothing, tf.reduce_logsumexp(kept, axis))

@@ -1,0 +1,276 @@
+"""Log-sum-exp over all pairs, one tile of scores at a time: the n x n matrix never exists.
+
+With S = scale * Q K^T and upstream g (rows) and h (columns), over the pairs that count:
+
+    row_lse_i = log sum_k exp(S_ik)            column_lse_k = log sum_i exp(S_ik)
+    W_ik = g_i exp(S_ik - row_lse_i) + h_k exp(S_ik - column_lse_k)
+    dQ = scale W K                             dK = scale W^T Q
+
+When the keys are the queries, only tiles on and above the diagonal are computed: a tile's row sums
+belong to its rows and its column sums to its columns, and W with h = g holds both terms of a pair.
+Every tile is computed again for the gradient: 4 n^2 d flops in all, O(n d) memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ntxent import _range
+from ntxent._pairs import Side
+
+Tensor = Any
+TILE = 512
+
+
+class Found(NamedTuple):
+    """Log-sum-exps, and what the gradient divides exponentials by; see `ntxent._pairs.Side`."""
+
+    lse: Tensor
+    divisor: Tensor
+
+
+class Cut(NamedTuple):
+    """Rows in tiles, (tiles, size, d), with their ids and their indices, (tiles, size)."""
+
+    rows: Tensor
+    ids: Tensor
+    index: Tensor
+    tiles: Any
+    count: Any
+
+    @classmethod
+    def of(cls, rows: Tensor, ids: Tensor, most: int) -> Cut:
+        """The fewest tiles, all of nearly equal size; the last is filled up with zeros."""
+        size = count(rows)
+        tiles = -(-size // most)
+        return cls(cut(rows, tiles), cut(ids, tiles), cut(tf.range(size) + 1, tiles), tiles, size)
+
+
+def sizes(array: Tensor) -> list[Any]:
+    """The shape, with a tensor in place of each size that isn't known yet."""
+    return [
+        tf.shape(array)[axis] if size is None else size for axis, size in enumerate(array.shape)
+    ]
+
+
+def count(rows: Tensor) -> Any:
+    """How many rows, a tensor where that isn't known yet."""
+    return sizes(rows)[0]
+
+
+def cut(rows: Tensor, tiles: Any) -> Tensor:
+    """The rows in so many tiles."""
+    size = count(rows)
+    height = -(-size // tiles)
+    filling = [[0, tiles * height - size], *[[0, 0]] * (len(rows.shape) - 1)]
+    return tf.reshape(tf.pad(rows, filling), (tiles, height, *sizes(rows)[1:]))
+
+
+def uncut(tiles: Tensor, size: Any) -> Tensor:
+    """The rows that were cut, so many of them."""
+    return tf.reshape(tiles, (-1, *sizes(tiles)[2:]))[:size]
+
+
+def put(tiles: Tensor, index: Tensor, tile: Tensor) -> Tensor:
+    """The tiles with one of them replaced."""
+    return tf.tensor_scatter_nd_update(tiles, [[index]], tile[None])
+
+
+def values(left: Cut, right: Cut, scale: Tensor, row: Tensor, column: Tensor, shifted: bool) -> Any:
+    """The scores of a tile, or their exponentials; excluded pairs are at -inf, or at 0."""
+    scores = tf.matmul(left.rows[row] * scale, right.rows[column], transpose_b=True)
+    excluded = left.ids[row][:, None] == right.ids[column]
+    filling = (left.index[row] == 0)[:, None] | (right.index[column] == 0)
+    scores = tf.where(excluded | filling, tf.constant(-math.inf, scores.dtype), scores)
+    return scores if shifted else tf.exp(scores)
+
+
+def over_tiles(left: Cut, right: Cut, symmetric: bool, step: Callable[..., Any], carry: Any) -> Any:
+    """`carry = step(carry, row, column)` over all tiles, or those on and above the diagonal."""
+
+    def body(row: Tensor, column: Tensor, *carry: Any) -> Any:
+        after = step(carry, row, column)
+        ends = column + 1 == right.tiles
+        first = row + 1 if symmetric else 0
+        return row + tf.cast(ends, tf.int32), tf.where(ends, first, column + 1), *after
+
+    _, _, *carry = tf.while_loop(
+        lambda row, *_: row < left.tiles, body, (0, 0, *carry), parallel_iterations=1
+    )
+    return carry
+
+
+def fits(scale: Tensor, right: Cut) -> Tensor:
+    """Whether exponentials need no shift; see `ntxent._range`."""
+    room = _range.ROOM[scale.dtype.size]
+    return scale + tf.math.log(tf.cast(right.count, scale.dtype)) <= room
+
+
+# As graphs: an eager loop would dispatch every operation of every tile from Python.
+as_graph = partial(tf.function, autograph=False, reduce_retracing=True)
+
+
+@as_graph
+def forward(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    unit: bool,
+    columns: bool,
+    most: int,
+) -> tuple[Found, Found | None]:
+    """What is found along rows and (if asked) columns."""
+    left = Cut.of(queries, query_ids, most)
+    right = left if keys is None else Cut.of(keys, key_ids, most)
+
+    def run(shifted: bool) -> Any:
+        return lambda: found(left, right, scale, keys is None, columns, shifted)
+
+    row, column = tf.cond(fits(scale, right), run(False), run(True)) if unit else run(True)()
+    return Found(*row), Found(*column) if columns else None
+
+
+def found(
+    left: Cut, right: Cut, scale: Tensor, symmetric: bool, columns: bool, shifted: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """The log-sum-exp and the divisor along rows, and along columns if they are asked for."""
+
+    def step(carry: Any, row: Tensor, column: Tensor) -> Any:
+        tile = values(left, right, scale, row, column, shifted)
+        rows = added(carry[:2], row, total(tile, 1, shifted))
+        if not (symmetric or columns):
+            return *rows, *carry[2:]
+        below = total(tile, 0, shifted)
+        if symmetric:  # a tile on the diagonal has had its say
+            mirrored = tf.cast(row != column, scale.dtype)
+            below = below[0] * mirrored, below[1]
+        return *rows, *added(carry[2:], column, below)
+
+    def start(side: Cut) -> Any:
+        zeros = tf.zeros(tf.shape(side.ids), scale.dtype)
+        return zeros, zeros + (-math.inf if shifted else 0.0)
+
+    carry = over_tiles(left, right, symmetric, step, (*start(left), *start(right)))
+    rows, columns_ = carry[:2], carry[2:]
+    if symmetric:
+        return [logarithm(both(rows, columns_), left.count, shifted)] * 2
+    return [logarithm(rows, left.count, shifted), logarithm(columns_, right.count, shifted)]
+
+
+def added(sums: Any, index: Tensor, more: Any) -> Any:
+    """The sums with one tile's added."""
+    after = both([x[index] for x in sums], more)
+    return [put(x, index, y) for x, y in zip(sums, after, strict=True)]
+
+
+def total(tile: Tensor, axis: int, shifted: bool) -> tuple[Tensor, Tensor]:
+    """The sum of exponentials, below the maximum of the scores or below 0, and what it is below."""
+    if not shifted:
+        sums = tf.reduce_sum(tile, axis)
+        return sums, tf.zeros_like(sums)
+    top = tf.reduce_max(tile, axis)
+    return tf.reduce_sum(tf.exp(tile - tf.expand_dims(finite(top), axis)), axis), top
+
+
+def both(first: Any, second: Any) -> tuple[Tensor, Tensor]:
+    """Two sums as one, below the larger maximum."""
+    (a, a_top), (b, b_top) = first, second
+    top = tf.maximum(a_top, b_top)
+    shift = finite(top)
+    return a * tf.exp(a_top - shift) + b * tf.exp(b_top - shift), top
+
+
+def finite(top: Tensor) -> Tensor:
+    """0 for the maximum of no pairs at all, -inf."""
+    return tf.where(top == -math.inf, tf.zeros_like(top), top)
+
+
+def logarithm(sums: Any, size: Any, shifted: bool) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp, and the divisor: the sum, or for shifted scores the log-sum-exp.
+
+    A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
+    """
+    sums, top = (uncut(x, size) for x in sums)
+    lse = tf.math.log(sums) + top
+    infinite = tf.constant(math.inf, lse.dtype)
+    divisor = tf.where(sums == 0, infinite, lse if shifted else sums)
+    return tf.where(sums == 0, -infinite, lse), divisor
+
+
+@as_graph
+def backward(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    unit: bool,
+    row_side: Side,
+    column_side: Side | None,
+    most: int,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of queries and keys; in the symmetric case one, of both together."""
+    left = Cut.of(queries, query_ids, most)
+    right = left if keys is None else Cut.of(keys, key_ids, most)
+
+    def run(shifted: bool) -> Any:
+        return lambda: gradients(left, right, scale, keys is None, row_side, column_side, shifted)
+
+    grad, grad_keys = tf.cond(fits(scale, right), run(False), run(True)) if unit else run(True)()
+    return grad, None if keys is None else grad_keys
+
+
+def gradients(
+    left: Cut,
+    right: Cut,
+    scale: Tensor,
+    symmetric: bool,
+    row_side: Side,
+    column_side: Side | None,
+    shifted: bool,
+) -> tuple[Tensor, Tensor]:
+    """The same, from the tiles; what a symmetric case has for keys means nothing."""
+    # See `ntxent._range`: r = g exp(lift) / sum, and the factor takes the lift back.
+    lift = tf.exp(_range.lift(scale))
+    factor = scale if shifted else scale / lift
+
+    def prepared(side: Side, tiles: Any) -> Side:
+        upstream = side.upstream if shifted else side.upstream * lift / side.divisor
+        return Side(cut(upstream, tiles), cut(side.divisor, tiles))
+
+    rows = prepared(row_side, left.tiles)
+    columns = rows if symmetric else None
+    if column_side is not None:
+        columns = prepared(column_side, right.tiles)
+
+    def part(tile: Tensor, side: Side, index: Tensor, axis: int) -> Tensor:
+        upstream, divisor = (tf.expand_dims(x[index], axis) for x in side)
+        return (tf.exp(tile - divisor) if shifted else tile) * upstream
+
+    def step(carry: Any, row: Tensor, column: Tensor) -> Any:
+        grad, grad_keys = carry
+        tile = values(left, right, scale, row, column, shifted)
+        weight = part(tile, rows, row, 1)
+        if columns is not None:
+            weight += part(tile, columns, column, 0)
+        grad = put(grad, row, grad[row] + tf.matmul(weight, right.rows[column]))
+
+        def of_keys() -> Tensor:
+            found = tf.matmul(weight, left.rows[row], transpose_a=True)
+            return put(grad_keys, column, grad_keys[column] + found)
+
+        if symmetric:
+            return grad, tf.cond(row == column, lambda: grad_keys, of_keys)
+        return grad, of_keys()
+
+    start = tf.zeros_like(left.rows), tf.zeros_like(right.rows)
+    grad, grad_keys = over_tiles(left, right, symmetric, step, start)
+    grad, grad_keys = uncut(grad, left.count) * factor, uncut(grad_keys, right.count) * factor
+    return (grad + grad_keys if symmetric else grad), grad_keys

@@ -1,0 +1,114 @@
+"""Every two backends on the same numbers: `python tests/parity.py`.
+
+It prints the worst difference of loss and gradient for each pair and dtype, and fails beyond the
+bounds. `--write` puts the table into docs/numerics.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+from _adapters import ADAPTERS
+from _cases import Case, oracle
+from _tolerances import gradient_error, relative_error, tolerance
+
+PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
+START, END = "<!-- parity:start -->", "<!-- parity:end -->"
+CASES = [
+    (Case(geometry, views, images, dim, temperature), denominator, implementation)
+    for geometry in ("random", "close", "identical", "zero row")
+    for views, images, dim in ((2, 1, 5), (2, 17, 33), (2, 60, 128), (3, 12, 16))
+    for temperature in (0.02, 0.1, 0.5)
+    for denominator in ("all", "one_positive")
+    for implementation in ("dense", "tiled")
+]
+# In float32 each is within 1e-6 and 1e-5 of the truth, so two of them are within twice that.
+BOUNDS = {"float64": (1e-12, 1e-10), "float32": (2e-6, 2e-5)}
+Answer = tuple[Any, list[Any]]
+
+
+def answer(backend: Any, case: Case, dtype: str, denominator: str, implementation: str) -> Answer:
+    """The loss and the gradients of all views."""
+    inputs = [backend.from_numpy(x, dtype) for x in oracle(case, dtype).inputs]
+
+    def loss(*views: Any) -> Any:
+        return backend.module.nt_xent(
+            *views,
+            temperature=case.temperature,
+            denominator=denominator,
+            implementation=implementation,
+        )
+
+    value, gradients = backend.value_and_grad(loss, inputs)
+    return value, gradients
+
+
+def differences(device: str, dtype: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """For each pair of backends the worst difference of loss and gradient, over max(1, 0.1/tau)."""
+    backends = {name: adapter(device) for name, adapter in ADAPTERS.items()}
+    worst = dict.fromkeys(itertools.combinations(backends, 2), (0.0, 0.0))
+    for case, denominator, implementation in CASES:
+        truth = oracle(case, dtype)
+        easing = tolerance(dtype, "loss", case.temperature) / tolerance(dtype, "loss", 1.0)
+        answers = {
+            name: answer(backend, case, dtype, denominator, implementation)
+            for name, backend in backends.items()
+        }
+        for pair in worst:
+            (loss, gradients), (other_loss, other_gradients) = (answers[name] for name in pair)
+            found = (
+                relative_error(loss, other_loss),
+                gradient_error(
+                    gradients,
+                    other_gradients,
+                    truth.lengths,
+                    truth.rows,
+                    case.temperature,
+                    dtype,
+                ),
+            )
+            worst[pair] = tuple(max(a, b / easing) for a, b in zip(worst[pair], found, strict=True))
+    return worst
+
+
+def table(found: dict[str, dict[tuple[str, str], tuple[float, float]]]) -> str:
+    """In Markdown, a row for each pair."""
+    titles = [f"{what}, {dtype}" for dtype in found for what in ("loss", "gradient")]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for pair in next(iter(found.values())):
+        cells = [f"{x:.0e}" for dtype in found for x in found[dtype][pair]]
+        lines.append(f"| {' – '.join(pair)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table, write it if asked, and fail where two differ by more than the bounds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/numerics.md")
+    options = parser.parse_args()
+    missing = [name for name, adapter in ADAPTERS.items() if not adapter.installed()]
+    if missing:
+        parser.error(f"all backends must be installed; missing: {', '.join(missing)}")
+    found = {dtype: differences(options.device, dtype) for dtype in BOUNDS}
+    print(f"worst differences over {len(CASES)} cases, relative, over max(1, 0.1 / temperature)")
+    print(table(found))
+    if options.write:
+        before, rest = PAGE.read_text().split(START)
+        PAGE.write_text(f"{before}{START}\n{table(found)}\n{END}{rest.split(END)[1]}")
+    beyond = [
+        f"{dtype}, {' – '.join(pair)}: {what} {error:.1e} > {bound:.0e}"
+        for dtype, pairs in found.items()
+        for pair, errors in pairs.items()
+        for what, error, bound in zip(("loss", "gradient"), errors, BOUNDS[dtype], strict=True)
+        if not error <= bound
+    ]
+    if beyond:
+        raise SystemExit("\n".join(beyond))
+
+
+if __name__ == "__main__":
+    main()
