@@ -40,7 +40,7 @@ class Case:
     def seconds(self) -> float:
         """How long the case will take on two cores, roughly."""
         forms = [peers.FORMS[key] for key in self.forms]
-        start = 3.0 if self.library == "torch" else 0.5
+        start = {"torch": 3.0, "jax": 2.0, "tensorflow": 8.0}.get(self.library, 0.5)
         compiling = 10.0 * any(form.compiles for form in forms)
         steps = sum(form.seconds(self.images) for form in forms)
         if self.once:
@@ -105,12 +105,18 @@ def available_bytes() -> float:
 def full() -> list[Case]:
     """Every power of two from 16 to 65536, as far as each form gets."""
     sizes = [2**power for power in range(4, 17)]
-    return plan({"torch": sizes, "numpy": sizes}, budget_s=8, most=3000)
+    return plan(dict.fromkeys(peers.BASELINES, sizes), budget_s=8, most=3000)
 
 
 def quick() -> list[Case]:
     """Four sizes, about two minutes on two cores."""
-    return plan({"torch": [64, 256, 1024, 4096], "numpy": [256, 1024]}, budget_s=3, most=500)
+    sizes = {
+        "torch": [64, 256, 1024, 4096],
+        "numpy": [256, 1024],
+        "jax": [256],
+        "tensorflow": [256, 1024],
+    }
+    return plan(sizes, budget_s=3, most=500)
 
 
 def views(images: int) -> list[np.ndarray]:

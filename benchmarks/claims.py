@@ -12,6 +12,10 @@ from benchmarks.report import Row
 EAGER, COMPILED, OURS = "torch.eager", "torch.compiled", "torch.ntxent"
 RECOMPUTED = "torch.recomputed"
 DENSE, TILED = "numpy.dense", "numpy.tiled"
+JAX_DENSE, JAX_SOFTPLUS, OPTAX = "jax.dense", "jax.softplus", "jax.optax"
+JAX = "jax.ntxent"
+SIMCLR, SIMCLR_XLA = "tensorflow.simclr", "tensorflow.simclr_xla"
+TENSORFLOW, TENSORFLOW_XLA = "tensorflow.ntxent", "tensorflow.ntxent_xla"
 
 # What the claims need and no more. Calls of less than a millisecond want thousands of repeats.
 CASES = [
@@ -21,6 +25,16 @@ CASES = [
     Case("torch", 16384, (EAGER, COMPILED, OURS), 1),
     Case("numpy", 4096, (DENSE, TILED), 3, (DENSE, TILED)),
     Case("torch", 65536, (OURS,), 1, (OURS,)),
+    Case("jax", 1024, (JAX_DENSE, OPTAX, JAX), 3, (OPTAX, JAX)),
+    Case("jax", 4096, (JAX_DENSE, JAX_SOFTPLUS, JAX), 7, (JAX_DENSE, JAX)),
+    Case("jax", 16384, (JAX_DENSE, JAX_SOFTPLUS, JAX), 2),
+    Case(
+        "tensorflow",
+        4096,
+        (SIMCLR, TENSORFLOW, SIMCLR_XLA, TENSORFLOW_XLA),
+        5,
+        (SIMCLR, TENSORFLOW, SIMCLR_XLA, TENSORFLOW_XLA),
+    ),
 ]
 
 
@@ -77,6 +91,14 @@ CLAIMS = [
     Claim(4096, "runtime_ms", TILED, (DENSE,), "faster", 4),
     Claim(4096, "peak_mib", TILED, (DENSE,), "smaller", 10),
     Claim(65536, "peak_mib", OURS, (), "at most", 512),
+    Claim(1024, "runtime_ms", JAX, (OPTAX,), "faster", 100),
+    Claim(1024, "peak_mib", JAX, (OPTAX,), "smaller", 50),
+    Claim(4096, "runtime_ms", JAX, (JAX_DENSE, JAX_SOFTPLUS), "faster", 1.8),
+    Claim(16384, "runtime_ms", JAX, (JAX_DENSE, JAX_SOFTPLUS), "faster", 2.2),
+    Claim(4096, "runtime_ms", TENSORFLOW, (SIMCLR,), "faster", 1.6),
+    Claim(4096, "runtime_ms", TENSORFLOW_XLA, (SIMCLR_XLA,), "faster", 2),
+    Claim(4096, "peak_mib", TENSORFLOW, (SIMCLR,), "smaller", 5),
+    Claim(4096, "peak_mib", TENSORFLOW_XLA, (SIMCLR_XLA,), "smaller", 5),
 ]
 
 

@@ -17,6 +17,10 @@ STYLES = {
     "torch.recomputed": ("#56b4e9", "s", "-"),
     "numpy.dense": ("#999999", "^", "--"),
     "numpy.tiled": ("#0072b2", "^", "--"),
+    "jax.dense": ("#999999", "v", ":"),
+    "jax.ntxent": ("#0072b2", "v", ":"),
+    "tensorflow.simclr": ("#999999", "D", "-."),
+    "tensorflow.ntxent": ("#0072b2", "D", "-."),
 }
 PANELS = (
     ("runtime_ms", "time, forward and backward (ms)"),

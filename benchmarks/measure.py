@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cases, peers
+from benchmarks import cases, peers, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 STATUS = Path("/proc/self/status")
@@ -70,21 +70,25 @@ def ask(request: dict[str, Any], extra: dict[str, str]) -> dict[str, Any]:
     return answer
 
 
-def make_run(key: str, images: int) -> peers.Run:
+def make_run(key: str, images: int) -> runs.Run:
     """A form and its inputs, on as many threads as every other."""
     form = peers.FORMS[key]
     if form.library == "torch":
         import torch
 
         torch.set_num_threads(cases.THREADS)
-    return peers.RUNS[form.library](form.make(), cases.views(images), cases.TEMPERATURE)
+    if form.library == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(cases.THREADS)
+    return runs.RUNS[form.library](form, cases.views(images), cases.TEMPERATURE)
 
 
 def answer_time(forms: list[str], images: int, repeats: int) -> dict[str, Any]:
     """Check every form, then let those that are right take turns."""
     expected = reference(images)
     answers: dict[str, Any] = {}
-    runs: dict[str, peers.Run] = {}
+    right: dict[str, runs.Run] = {}
     for key in forms:
         try:
             run = make_run(key, images)
@@ -94,22 +98,22 @@ def answer_time(forms: list[str], images: int, repeats: int) -> dict[str, Any]:
             continue
         answers[key] = errors(run, expected)
         if "failed" not in answers[key]:
-            runs[key] = run
+            right[key] = run
         run.clear()
-    for key, times_ms in interleaved(runs, repeats).items():
+    for key, times_ms in interleaved(right, repeats).items():
         answers[key]["times_ms"] = times_ms
     return answers
 
 
-def interleaved(runs: dict[str, peers.Run], repeats: int) -> dict[str, list[float]]:
+def interleaved(forms: dict[str, runs.Run], repeats: int) -> dict[str, list[float]]:
     """Times of a step in ms: A B C, B C A, ... so that drift and order hit all alike."""
-    times: dict[str, list[float]] = {key: [] for key in runs}
-    keys = list(runs)
+    times: dict[str, list[float]] = {key: [] for key in forms}
+    keys = list(forms)
     before = cases.warmups(repeats) - 1
     for number in range(before + repeats):
         turn = number % len(keys)
         for key in keys[turn:] + keys[:turn]:
-            run = runs[key]
+            run = forms[key]
             run.clear()
             start = time.perf_counter_ns()
             run.step()
@@ -164,7 +168,7 @@ def status_mib(field: str) -> float:
     return int(lines[field].split()[0]) / 1024
 
 
-def errors(run: peers.Run, expected: tuple[float, np.ndarray]) -> dict[str, Any]:
+def errors(run: runs.Run, expected: tuple[float, np.ndarray]) -> dict[str, Any]:
     """Errors of loss and gradient, and "failed" if they are too large to be compared."""
     loss, gradients = run.result()
     distinct = len(expected[1]) // 2

@@ -7,12 +7,10 @@ which has no autograd, -> (loss, gradients).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
-
-import numpy as np
 
 Loss = Callable[[Any, Any, float], Any]
 
@@ -80,6 +78,80 @@ def _numpy(implementation: str) -> Loss:
     )
 
 
+def jax_dense() -> Loss:
+    """The cross-entropy form in jax.numpy; `JaxRun` compiles it, as all of JAX's."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(z1: Any, z2: Any, temperature: float) -> Any:
+        z = jnp.concatenate([z1, z2])
+        z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
+        rows = jnp.arange(len(z))
+        logits = jnp.where(rows[:, None] == rows, -jnp.inf, z @ z.T / temperature)
+        positive = logits[rows, jnp.roll(rows, len(z) // 2)]
+        return (jax.nn.logsumexp(logits, axis=1) - positive).mean()
+
+    return loss
+
+
+def jax_ours_dense() -> Loss:
+    """`ntxent.jax` with implementation="dense"."""
+    from ntxent.jax import nt_xent
+
+    return lambda z1, z2, temperature: nt_xent(
+        z1, z2, temperature=temperature, implementation="dense"
+    )
+
+
+def jax_optax() -> Loss:
+    """Optax's, which takes labels: the pairs are numbered."""
+    import jax.numpy as jnp
+    import optax
+
+    def loss(z1: Any, z2: Any, temperature: float) -> Any:
+        labels = jnp.tile(jnp.arange(len(z1)), 2)
+        return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, temperature)
+
+    return loss
+
+
+def jax_ours() -> Loss:
+    """`ntxent.jax` as it comes."""
+    from ntxent.jax import nt_xent
+
+    return lambda z1, z2, temperature: nt_xent(z1, z2, temperature=temperature)
+
+
+def tensorflow_simclr() -> Loss:
+    """As SimCLR's authors published it: two products a view, softmax cross-entropy.
+
+    Theirs is the sum of the views' means; half of it is the mean.
+    """
+    import tensorflow as tf
+
+    def loss(z1: Any, z2: Any, temperature: float) -> Any:
+        z1, z2 = tf.math.l2_normalize(z1, -1), tf.math.l2_normalize(z2, -1)
+        count = tf.shape(z1)[0]
+        labels = tf.one_hot(tf.range(count), 2 * count)
+        itself = tf.one_hot(tf.range(count), count) * 1e9
+        terms = []
+        for own, other in ((z1, z2), (z2, z1)):
+            same = tf.matmul(own, own, transpose_b=True) / temperature - itself
+            across = tf.matmul(own, other, transpose_b=True) / temperature
+            logits = tf.concat([across, same], 1)
+            terms.append(tf.nn.softmax_cross_entropy_with_logits(labels, logits))
+        return tf.reduce_mean(terms[0] + terms[1]) / 2
+
+    return loss
+
+
+def tensorflow_ours() -> Loss:
+    """`ntxent.tensorflow` as it comes."""
+    from ntxent.tensorflow import nt_xent
+
+    return lambda z1, z2, temperature: nt_xent(z1, z2, temperature=temperature)
+
+
 @dataclass(frozen=True)
 class Form:
     """A form, with what it costs: enough to plan a run that fits the machine and the patience.
@@ -114,57 +186,24 @@ ALL = (
     Form("torch", "recomputed", "ntxent, tiles recomputed", torch_recomputed, 350, 5),
     Form("numpy", "dense", "NumPy, dense", numpy_dense, 200, 20, 13),
     Form("numpy", "tiled", "ntxent, NumPy", numpy_tiled, 200, 8),
+    Form("jax", "dense", "JAX, jitted dense", jax_dense, 150, 9, 6, compiles=True),
+    Form("jax", "softplus", "ntxent, JAX, dense", jax_ours_dense, 150, 8, 6, compiles=True),
+    Form("jax", "optax", "optax", jax_optax, 500, 1600, 2100, compiles=True),
+    Form("jax", "ntxent", "ntxent, JAX", jax_ours, 150, 4, compiles=True),
+    Form("tensorflow", "simclr", "TensorFlow, SimCLR's", tensorflow_simclr, 2000, 10, 17),
+    Form("tensorflow", "ntxent", "ntxent, TensorFlow", tensorflow_ours, 4000, 6),
+    Form("tensorflow", "simclr_xla", "SimCLR's, XLA", tensorflow_simclr, 2000, 10, 17, True),
+    Form("tensorflow", "ntxent_xla", "ntxent, XLA", tensorflow_ours, 2000, 5, compiles=True),
 )
 FORMS = {f"{form.library}.{form.name}": form for form in ALL}
-BASELINES = {"torch": "torch.eager", "numpy": "numpy.dense"}
+BASELINES = {
+    "torch": "torch.eager",
+    "numpy": "numpy.dense",
+    "jax": "jax.dense",
+    "tensorflow": "tensorflow.simclr",
+}
 
 
 def installed(library: str) -> bool:
     """Whether the library can be imported."""
     return find_spec(library) is not None
-
-
-class TorchRun:
-    """A form on given views: one step is forward and backward."""
-
-    def __init__(self, loss: Loss, views: Sequence[np.ndarray], temperature: float) -> None:
-        import torch
-
-        self.loss, self.temperature = loss, temperature
-        self.views = [torch.from_numpy(view).requires_grad_() for view in views]
-        self.value: Any = None
-
-    def clear(self) -> None:
-        """What `optimizer.zero_grad()` does between steps; not timed."""
-        self.value = None
-        for view in self.views:
-            view.grad = None
-
-    def step(self) -> None:
-        self.value = self.loss(*self.views, self.temperature)
-        self.value.backward()
-
-    def result(self) -> tuple[float, list[np.ndarray]]:
-        return self.value.item(), [view.grad.numpy() for view in self.views]
-
-
-class NumpyRun:
-    """The same where the form itself returns the gradients."""
-
-    def __init__(self, loss: Loss, views: Sequence[np.ndarray], temperature: float) -> None:
-        self.loss, self.views, self.temperature = loss, views, temperature
-        self.found: Any = None
-
-    def clear(self) -> None:
-        self.found = None
-
-    def step(self) -> None:
-        self.found = self.loss(*self.views, self.temperature)
-
-    def result(self) -> tuple[float, list[np.ndarray]]:
-        loss, gradients = self.found
-        return float(loss), list(gradients)
-
-
-Run = TorchRun | NumpyRun
-RUNS: dict[str, type[Run]] = {"torch": TorchRun, "numpy": NumpyRun}

@@ -242,8 +242,17 @@ def times_as_much(ratio: float | None) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """README's table in Markdown."""
-    chosen = [key for key in peers.FORMS if any(key_of(row) == key for row in rows)]
+    """README's tables in Markdown."""
+    tables = [
+        table_of(rows, libraries) for libraries in (("torch", "numpy"), ("jax",), ("tensorflow",))
+    ]
+    return "\n\n".join([*tables, caption(rows)])
+
+
+def table_of(rows: Sequence[Row], libraries: Sequence[str]) -> str:
+    """A column for each form of some libraries, a line for each batch."""
+    present = {key_of(row) for row in rows if row.library in libraries}
+    chosen = [key for key in peers.FORMS if key in present]
     cells = {(key_of(row), row.batch_images): row for row in rows if not row.failed}
     lines = [
         "| batch N | " + " | ".join(peers.FORMS[key].label for key in chosen) + " |",
@@ -253,7 +262,7 @@ def table(rows: Sequence[Row]) -> str:
         found = [cells.get((key, images)) for key in chosen]
         if any(found):
             lines.append(f"| {images} | " + " | ".join(cell(row) for row in found) + " |")
-    return "\n".join(lines) + "\n\n" + caption(rows)
+    return "\n".join(lines)
 
 
 def cell(row: Row | None) -> str:
