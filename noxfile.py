@@ -2,6 +2,7 @@
 
 python3 noxfile.py                        lint, types and every CPU test
 python3 noxfile.py -s demo                the main job: train on real images with the loss
+python3 noxfile.py -s "demo(jax)"         the same with another backend
 python3 noxfile.py -l                     all the sessions
 python3 noxfile.py -t gpu                 by tag: a device or a backend
 nox --no-venv -s "tests(torch-gpu)"       in the Python at hand, nothing installed
@@ -102,11 +103,18 @@ def parity(session: nox.Session, device: str) -> None:
 
 
 @nox.session
-@nox.parametrize("backend", [nox.param(name, id=name) for name in DEVICES])
-def demo(session: nox.Session, backend: str) -> None:
+def demo(session: nox.Session, backend: str = "torch") -> None:
     """Train an encoder on real images; print accuracies, save a figure."""
     install(session, package(backend), group="demo")
     session.run("python", "examples/simclr_digits.py", "--backend", backend, *session.posargs)
+
+
+for name in DEVICES:  # named, not parametrized: `-s demo` shall be one demo, not four
+
+    @nox.session(name=f"demo({name})")
+    def demo_of(session: nox.Session, backend: str = name) -> None:
+        """The demo with this backend."""
+        demo.func(session, backend)
 
 
 @nox.session

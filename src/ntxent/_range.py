@@ -8,6 +8,7 @@ besides.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 # scale + log n up to which nothing leaves the dtype's range: exp(1.5 * 56) = 3e36 in float32,
 # exp(1.5 * 460) = 5e299 in float64; 1.5 is explained at `lift`.
@@ -19,7 +20,7 @@ def needs_shift(itemsize: int, scale: float, keys: int, unit: bool) -> bool:
     return not (unit and scale + math.log(keys) <= ROOM[itemsize])
 
 
-def lift(scale: float) -> float:
+def lift(scale: Any) -> Any:
     """The exponent of what the unshifted gradient's factor is multiplied by: r = g exp(lift) / sum.
 
     Where views are close g is small and 1 / sum too, down to exp(-scale) / n for both together:

@@ -78,7 +78,8 @@ class Grid(NamedTuple):
         scores = jnp.where(excluded, -math.inf, scores)
         # The barrier keeps XLA from computing all this again for each use of it. Two cores, a tile
         # of 512 x 512, d = 128: 447 microseconds for row and column sums, without it 761.
-        return lax.optimization_barrier(scores if shifted else jnp.exp(scores))
+        values: Array = lax.optimization_barrier(scores if shifted else jnp.exp(scores))
+        return values
 
 
 def similarities(a: Array, b: Array) -> Array:
@@ -98,7 +99,8 @@ def product(a: Array, b: Array) -> Array:
 
     Left alone, a TPU rounds float32 factors to bfloat16 and a GPU to TensorFloat-32.
     """
-    asked: Any = jax.config.jax_default_matmul_precision
+    config: Any = jax.config
+    asked = config.jax_default_matmul_precision
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST if asked is None else None)
 
 
@@ -116,4 +118,5 @@ def uncut(tiles: Array, count: int) -> Array:
 
 def put(tiles: Array, index: Array, tile: Array) -> Array:
     """The tiles with one of them replaced, in place where XLA runs it."""
-    return lax.dynamic_update_index_in_dim(tiles, tile, index, 0)
+    replaced: Array = lax.dynamic_update_index_in_dim(tiles, tile, index, 0)
+    return replaced

@@ -102,6 +102,7 @@ def nt_xent(
     >>> gradient.shape
     (2, 2)
     """
-    return _formula.nt_xent(
+    loss: Array = _formula.nt_xent(
         OPS, views, temperature, ids, denominator, normalize, reduction, implementation
     )
+    return loss

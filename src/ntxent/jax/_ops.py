@@ -83,8 +83,8 @@ class JaxOps:
         if not is_array(temperature):
             return 1 / float(temperature)
         wide = temperature.astype(like.dtype)
-        # The value may be unknown yet: NaN says what a check can't.
-        return jnp.where((wide > 0) & (wide < math.inf), 1 / wide, math.nan)
+        # The value may be unknown yet: NaN says what a check can't, in the gradient too.
+        return jnp.where((wide > 0) & (wide < math.inf), 1, math.nan) / wide
 
     def repeat(self, ids: Array, times: int) -> Array:
         return jnp.tile(ids, times)
@@ -96,7 +96,8 @@ class JaxOps:
         return bool((known == known[0]).all())
 
     def partner_logits(self, rows: Array, shift: int, scale: Any) -> Array:
-        return sum(logits(rows, jnp.roll(rows, -shift, 0), scale))
+        head, tail = logits(rows, jnp.roll(rows, -shift, 0), scale)
+        return head + tail
 
     def contrast(self, lse: Array, positive: Array) -> Array:
         return self.log1pexp(lse - positive)

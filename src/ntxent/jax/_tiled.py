@@ -37,7 +37,9 @@ def pair_logsumexp(
     plan: Plan, queries: Array, keys: Array | None, scale: Array, query_ids: Array, key_ids: Array
 ) -> Array:
     """Log-sum-exps of rows, then of columns if the plan has them."""
-    return _forward(plan, queries, keys, scale, query_ids, key_ids)[0]
+    lse: Array
+    lse, _ = _forward(plan, queries, keys, scale, query_ids, key_ids)
+    return lse
 
 
 def _forward_rule(plan: Plan, *inputs: Any) -> tuple[Array, Any]:
@@ -133,7 +135,7 @@ def found(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, Any]:
     return logarithm(rows, plan.queries, shifted), of_columns
 
 
-def total(values: Array, axis: int, shifted: bool) -> tuple[Array, Array | None]:
+def total(values: Array, axis: int, shifted: bool) -> tuple[Array, Any]:
     """The sum of exponentials, or that of scores below their maximum, and the maximum."""
     if not shifted:
         return values.sum(axis), None
@@ -141,7 +143,7 @@ def total(values: Array, axis: int, shifted: bool) -> tuple[Array, Array | None]
     return jnp.exp(values - jnp.expand_dims(finite(top), axis)).sum(axis), top
 
 
-def both(first: Any, second: Any) -> tuple[Array, Array | None]:
+def both(first: Any, second: Any) -> tuple[Array, Any]:
     """Two sums as one, below the larger maximum."""
     (a, a_top), (b, b_top) = first, second
     if a_top is None:
@@ -161,7 +163,8 @@ def logarithm(sums: Any, size: int, shifted: bool) -> tuple[Array, Array]:
 
     A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
     """
-    total, top = (None if x is None else uncut(x, size) for x in sums)
+    total, top = sums
+    total, top = uncut(total, size), None if top is None else uncut(top, size)
     empty = total == 0
     full = jnp.where(empty, 1, total)
     if top is None:  # XLA's log is off by up to two digits of its result: make that small

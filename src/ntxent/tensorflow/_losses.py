@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
-from ntxent.tensorflow._ops import OPS
+from ntxent.tensorflow._ops import OPS, plain, same_shape
 
 Tensor = Any
 
@@ -32,9 +32,9 @@ def nt_xent(
     ----------
     *views : Tensor or Variable, shape (N, d)
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
-        all of one shape and dtype, eager or symbolic; N may be unknown. Rows may have any length:
-        they are normalised inside, and a zero row has similarity 0 to everything and a zero
-        gradient.
+        all of one shape and dtype, eager or symbolic; N and d may be unknown. Variables may be
+        TensorFlow's or Keras'. Rows may have any length: they are normalised inside, and a zero row
+        has similarity 0 to everything and a zero gradient.
     temperature : float, or 0-d Tensor or Variable, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
@@ -67,7 +67,8 @@ def nt_xent(
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
         that isn't positive and finite, an unknown choice, ids of the wrong shape, and
         `denominator="negatives"` for a batch without negatives. In a `tf.function` when it is
-        traced; batch sizes that are unknown then and turn out to differ, when it runs.
+        traced; sizes of views or ids that are unknown then and turn out to differ are TensorFlow's
+        `InvalidArgumentError` when it runs.
 
     Notes
     -----
@@ -79,6 +80,9 @@ def nt_xent(
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
     log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
     flops, forward and backward together. For one image and two views the loss is exactly 0.
+
+    From 2048 rows on, if N is known when the function is traced, XLA compiles the loop over tiles,
+    which takes seconds once for each shape.
 
     Second derivatives (nested tapes) are right, in the memory of "dense". On a GPU, TensorFlow
     rounds the factors of float32 products to TensorFloat-32 unless
@@ -106,6 +110,14 @@ def nt_xent(
     >>> tape.gradient(loss, z1).shape
     TensorShape([2, 2])
     """
+    *given, temperature, ids = plain(*views, temperature, ids)
     return _formula.nt_xent(
-        OPS, views, temperature, ids, denominator, normalize, reduction, implementation
+        OPS,
+        same_shape(given),
+        temperature,
+        ids,
+        denominator,
+        normalize,
+        reduction,
+        implementation,
     )

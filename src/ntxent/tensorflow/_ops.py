@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from ntxent._tape_ops import is_array
@@ -125,3 +127,20 @@ OPS = TensorflowOps()
 def constant(value: float, like: Tensor) -> Tensor:
     """A number as a tensor of the dtype."""
     return tf.constant(value, like.dtype)
+
+
+def plain(*arrays: Any) -> list[Any]:
+    """Keras' variables as TensorFlow's tensors; all else as it came."""
+    return [tf.convert_to_tensor(x) if isinstance(x, keras.Variable) else x for x in arrays]
+
+
+def same_shape(views: Sequence[Any]) -> Sequence[Any]:
+    """The views, each with all that is known of the shape of any; held to it when they run."""
+    shapes = [view.shape for view in views if OPS.accepts(view)]
+    if len(shapes) < len(views) or all(shape == shapes[0] for shape in shapes[1:]):
+        return views
+    try:
+        shape = reduce(tf.TensorShape.merge_with, shapes)
+    except ValueError:  # they differ already: `_spec` has the words for it
+        return views
+    return [tf.ensure_shape(view, shape) for view in views]

@@ -42,8 +42,14 @@ def pair_logsumexp(
 
 
 def as_ids(ids: Any, rows: Tensor) -> Tensor:
-    """The ids that a period stands for: 0 ... P-1, over and over."""
-    return ids if len(getattr(ids, "shape", ())) else tf.range(count(rows)) % ids
+    """The ids, one a row; of a period 0 ... P-1, over and over."""
+    size = count(rows)
+    if not len(getattr(ids, "shape", ())):
+        return tf.range(size) % ids
+    if isinstance(size, int) and isinstance(count(ids), int):
+        return ids
+    # Refuses another number of ids, once it is known; a graph would take a `reshape` for granted.
+    return tf.gather(tf.stack((ids, tf.zeros((size,), ids.dtype))), 0)
 
 
 def tiled(
@@ -55,13 +61,17 @@ def tiled(
     unit: bool,
     columns: bool,
 ) -> Tensor:
-    """`_tiled.py` with its closed-form derivative, and under that dense's."""
+    """`_tiled.py` with its closed-form derivative, and under that dense's.
+
+    Tapes also watch inside a custom gradient, and would have the loops keep every tile for a
+    derivative that is never asked for: `stop_gradient` hides the tiles from them.
+    """
     ids, symmetric, most = (query_ids, key_ids), keys is None, _tiled.TILE
     inputs = (queries, scale) if symmetric else (queries, scale, keys)
 
     @tf.custom_gradient
     def value(*inputs: Tensor) -> Any:
-        queries, scale, others = unpacked(inputs)
+        queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
         row, column = _tiled.forward(queries, others, scale, *ids, unit, columns, most)
 
         def pullback(upstream: Tensor) -> Any:
@@ -73,8 +83,8 @@ def tiled(
     def gradient(divisors: Any) -> Any:
         @tf.custom_gradient
         def first(upstream: Tensor, *inputs: Tensor) -> Any:
-            queries, scale, others = unpacked(inputs)
-            row, column = sides(upstream, *divisors)
+            queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
+            row, column = sides(tf.stop_gradient(upstream), *divisors)
             grad, grad_keys = _tiled.backward(queries, others, scale, *ids, unit, row, column, most)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
             grads = grad, by_scale, grad_keys
@@ -103,7 +113,8 @@ def dense_second(ids: Any, columns: bool, inputs: Any, cotangents: Any) -> Any:
         with tf.GradientTape() as inner:
             inner.watch(given)
             queries, scale, keys = unpacked(given)
-            lse = dense(queries, keys, scale, *ids, columns)
+            left, right = ids
+            lse = dense(queries, keys, scale, left, right, columns)
         first = inner.gradient(lse, given, upstream)
     return outer.gradient(first, inputs, list(cotangents))
 
