@@ -1,0 +1,326 @@
+"""What JAX's users expect beyond the shared suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from _tolerances import EPSILON, assert_within, relative_error, tolerance
+from ntxent import reference
+
+pytestmark = pytest.mark.only("jax")
+
+DIRECTION = np.random.default_rng(1).standard_normal((5, 3))
+ALL = (0, 1, 2)  # the places of both views and the temperature
+
+
+@pytest.fixture
+def jax() -> Any:
+    import jax
+    import jax.export
+    import jax.test_util
+
+    return jax
+
+
+@pytest.fixture(params=["dense", "tiled", "tiles of 4"])
+def implementation(request: Any, monkeypatch: Any) -> str:
+    from ntxent.jax import _tiled
+
+    if request.param == "tiles of 4":
+        monkeypatch.setattr(_tiled, "TILE", 4)
+        return "tiled"
+    return str(request.param)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: Any, jax: Any) -> Iterator[str]:
+    """float64 is enabled for float64 alone."""
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+def inputs_of(dtype: str, tau: float = 0.2, count: int = 2, images: int = 5) -> list[Any]:
+    """Views, and the temperature as an array."""
+    import jax.numpy as jnp
+
+    views = np.random.default_rng(0).standard_normal((count, images, 3))
+    return [*jnp.asarray(views, dtype), jnp.asarray(tau, dtype)]
+
+
+def loss_of(implementation: str, **options: Any) -> Any:
+    """`nt_xent` with the temperature as its last positional argument."""
+    from ntxent.jax import nt_xent
+
+    def loss(*inputs: Any, **more: Any) -> Any:
+        chosen = {"implementation": implementation, "temperature": inputs[-1], **options, **more}
+        return nt_xent(*inputs[:-1], **chosen)
+
+    return loss
+
+
+def assert_right(found: Any, inputs: Any, dtype: str, denominator: str = "all") -> None:
+    """Value and gradients, of the views and maybe of the temperature, are those of plain loops."""
+    *views, tau = (np.asarray(x, np.float64) for x in inputs)
+    options = {"temperature": float(tau), "denominator": denominator}
+    gradients, by_tau = reference.gradients(*views, **options)
+    kind = "float32" if dtype in EPSILON else dtype
+    error = relative_error(np.asarray(found[0]), reference.nt_xent(*views, **options))
+    assert_within(error, tolerance(kind, "loss", float(tau)), "loss")
+    assert found[0].dtype == kind
+    bound = tolerance(kind, "gradient", float(tau)) + EPSILON.get(dtype, 0)
+    for got, truth in zip(found[1], [*gradients, np.array(by_tau)], strict=False):
+        assert got.dtype == dtype
+        error = relative_error(np.asarray(got, kind), truth, np.abs(truth).max())
+        assert_within(error, bound, "gradient")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "count"), [("float32", 2), ("bfloat16", 3), ("float16", 3)], indirect=["dtype"]
+)
+def test_transformations(jax: Any, implementation: str, dtype: str, count: int) -> None:
+    """Each reduction; the gradients of views in half precision are of their dtype."""
+    inputs, places = inputs_of(dtype, 0.25, count), range(count + 1)
+    denominator = "all" if count == 2 else "negatives"
+    mean = loss_of(implementation, denominator=denominator)
+    rows = partial(mean, reduction="none")
+
+    def every_way(x: Any) -> Any:
+        yield jax.value_and_grad(mean, places)(*x)
+        yield mean(*x), jax.grad(mean, places)(*x)
+        yield jax.value_and_grad(jax.jit(mean), places)(*x)
+        yield jax.value_and_grad(jax.checkpoint(mean), places)(*x)
+        yield jax.value_and_grad(lambda *x: mean(*x, reduction="sum") / 5 / count, places)(*x)
+        yield jax.value_and_grad(lambda *x: rows(*x).mean(), places)(*x)
+        yield rows(*x).mean(), [found.mean(0) for found in jax.jacrev(rows, places)(*x)]
+
+    for found in jax.jit(lambda x: list(every_way(x)))(inputs):
+        assert_right(found, inputs, dtype, denominator)
+
+
+@pytest.mark.parametrize("axes", [(0, 0, None), (None, None, 0)], ids=["views", "temperature"])
+def test_vmap(jax: Any, implementation: str, axes: Any) -> None:
+    """Of grad and under grad, also where a part of the temperatures needs a shift."""
+    inputs, loss = inputs_of("float32"), loss_of(implementation)
+    given = [*(jax.numpy.stack([z, 3 - z * z]) for z in inputs[:2]), inputs[2]]
+    if axes[2] == 0:
+        given = [*inputs[:2], jax.numpy.asarray([0.5, 0.05, 0.01, 0.001])]
+    values, grads = jax.jit(jax.vmap(jax.value_and_grad(loss, ALL), axes))(*given)
+    for i, value in enumerate(values):
+        lane = [x if axis is None else x[i] for x, axis in zip(given, axes, strict=True)]
+        assert_right((value, [grad[i] for grad in grads]), lane, "float32")
+    totals = jax.jit(jax.grad(lambda *x: jax.vmap(loss, axes)(*x).sum(), ALL))(*given)
+    for total, grad, axis in zip(totals, grads, axes, strict=True):
+        expected = grad if axis == 0 else grad.sum(0)
+        error = relative_error(np.asarray(total), expected, np.abs(grad).max())
+        assert_within(error, 1e-5, "gradient of the sum")
+
+
+@pytest.mark.parametrize("dtype", ["float64"], indirect=True)
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+def test_derivatives(jax: Any, implementation: str, dtype: str, denominator: str) -> None:
+    """check_grads of first and second order, the temperature among the inputs."""
+    normalize = denominator == "all"
+    loss = jax.jit(loss_of(implementation, denominator=denominator, normalize=normalize))
+    modes = ["fwd", "rev"] if implementation == "dense" else ["rev"]
+    inputs = inputs_of(dtype, 0.3, count=3, images=2)
+    jax.test_util.check_grads(loss, inputs, order=2, modes=modes, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tau", "bound"),
+    [("float32", 0.01, 1e-3), ("float64", 0.2, 1e-12), ("float64", 0.002, 1e-10)],
+    indirect=["dtype"],
+)
+def test_hessians(jax: Any, implementation: str, dtype: str, tau: float, bound: float) -> None:
+    """Reverse and forward over reverse, with a zero row; the truth is dense in float64."""
+    inputs = inputs_of(dtype, tau)
+    inputs[0] = inputs[0].at[2].set(0)
+    tangents = [np.asarray(x, dtype) for x in (DIRECTION, 0 * DIRECTION, 0)]
+    loss, truth = loss_of(implementation), jax.grad(loss_of("dense"), ALL)
+    with jax.enable_x64(True):
+        wide = [[jax.numpy.asarray(x, "float64") for x in xs] for xs in (inputs, tangents)]
+        expected = jax.jit(lambda *xs: jax.jvp(truth, *xs)[1])(*wide)
+
+    def every_way(x: Any) -> Any:
+        reverse = jax.grad(lambda *x: (jax.grad(loss)(*x) * tangents[0]).sum(), ALL)(*x)
+        forward = jax.jvp(jax.grad(loss, ALL), x, tangents)[1]
+        return reverse, forward, [jax.numpy.einsum("ij,ijkl", tangents[0], jax.hessian(loss)(*x))]
+
+    for found in jax.jit(every_way)(inputs):
+        for got, want in zip(found, expected, strict=False):
+            error = relative_error(np.asarray(got), want, np.abs(want).max())
+            assert_within(error, bound, "second derivative")
+    assert not expected[0][2].any()
+
+
+@pytest.mark.parametrize("dtype", ["float64"], indirect=True)
+def test_forward_mode_is_right_or_refused(jax: Any, implementation: str, dtype: str) -> None:
+    """dense has it; tiled gives no tangent at all, and its page names dense."""
+    from ntxent.jax import nt_xent
+
+    z1, z2, tau = inputs_of(dtype)
+    loss = jax.jit(loss_of(implementation))
+    along = lambda x: loss(z1 + x * DIRECTION, z2 * (1 + x * z1), tau + x)  # noqa: E731
+    for forward in (
+        lambda: jax.jvp(along, [0.0], [1.0])[1],
+        lambda: jax.jvp(jax.vmap(along), [jax.numpy.zeros(1)], [jax.numpy.ones(1)])[1][0],
+        lambda: jax.linearize(along, 0.0)[1](1.0),
+        lambda: jax.jacfwd(along)(0.0),
+    ):
+        if implementation == "dense":
+            np.testing.assert_allclose(forward(), jax.grad(along)(0.0), rtol=1e-11)
+        else:
+            with pytest.raises(TypeError, match="forward-mode"):
+                forward()
+    assert '"dense"' in nt_xent.__doc__
+
+
+def test_gradient_steps_in_a_scan(jax: Any, implementation: str) -> None:
+    """Descent by three steps, and through all of them the derivative of the step's size."""
+    *views, tau = inputs_of("float32")
+
+    def train(rate: Any) -> Any:
+        def step(z: Any, _: Any) -> Any:
+            value, grad = jax.value_and_grad(loss_of(implementation))(z, views[1], tau)
+            return z - rate * grad, value
+
+        losses = jax.lax.scan(step, views[0], length=3)[1]
+        return losses[2], losses
+
+    def by_loops(rate: float) -> Any:
+        z, other = (np.asarray(view, np.float64) for view in views)
+        for _ in range(3):
+            yield reference.nt_xent(z, other, temperature=0.2)
+            z = z - rate * reference.gradients(z, other, temperature=0.2)[0][0]
+
+    by_rate, losses = jax.jit(jax.grad(train, has_aux=True))(0.1)
+    low, middle, high = (list(by_loops(rate)) for rate in (0.1 - 1e-5, 0.1, 0.1 + 1e-5))
+    np.testing.assert_allclose(losses, middle, rtol=2e-6)
+    np.testing.assert_allclose(by_rate, (high[2] - low[2]) / 2e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def compiled(jax: Any) -> Iterator[list[str]]:
+    """The names of what has been compiled."""
+    names: list[str] = []
+
+    def listen(event: str, _: float, **details: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            names.append(details["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_traced_temperature(jax: Any, implementation: str, dtype: str, compiled: Any) -> None:
+    """As good as a number on both sides of where a shift is needed, compiled once; NaN if bad."""
+    loss = loss_of(implementation)
+    step = jax.jit(jax.value_and_grad(loss, ALL))
+    for tau in (0.5, 0.05, 0.01, 0.001):
+        inputs = inputs_of(dtype, tau)
+        compiled.clear()
+        traced = step(*inputs)
+        assert bool(compiled) == (tau == 0.5)
+        fixed = jax.value_and_grad(loss, (0, 1))(*inputs[:2], float(inputs[2]))
+        for found in (traced, fixed):
+            assert_right(found, inputs, dtype)
+    for bad in (0.0, -0.5, np.inf, np.nan):
+        value, grads = step(*inputs_of(dtype, bad))
+        assert all(np.isnan(x).all() for x in (value, *grads))
+
+
+def test_what_compiles_again(jax: Any, implementation: str, compiled: list[str]) -> None:
+    """A new shape does; a new number for the temperature does not, unless it now needs a shift."""
+    shifted = ["jit(_forward)", "jit(_backward)"] if implementation == "tiled" else []
+    views = inputs_of("float32", images=61)[:2]
+    for tau, expected in ((0.2, None), (0.3, []), (0.01, shifted)):
+        compiled.clear()
+        jax.value_and_grad(loss_of(implementation), (0, 1))(*views, tau)
+        assert compiled if expected is None else compiled == expected
+
+
+@pytest.mark.parametrize("denominator", ["one_positive", "negatives"])
+def test_ids_and_strings(jax: Any, implementation: str, denominator: str) -> None:
+    """Inside jit, where the ids are traced, mapped over, or known while all else is traced."""
+    inputs = inputs_of("float32")
+    loss = loss_of(implementation, denominator=denominator, reduction="none")
+    choices = jax.numpy.asarray([[0, 0, 1, 1, 2], [3, 1, 2, 1, 0]])
+    mapped = jax.jit(jax.vmap(lambda ids: loss(*inputs, ids=ids)))(choices)
+    for ids, rows in zip(choices, mapped, strict=True):
+        options = {"temperature": 0.2, "ids": ids, "denominator": denominator}
+        expected = reference.row_losses(*(np.asarray(z) for z in inputs[:2]), **options)
+        traced = jax.jit(loss)(*inputs, ids=ids)
+        known = jax.jit(partial(loss, ids=ids))(*inputs)
+        for found in (rows, traced, known):
+            np.testing.assert_allclose(found, expected, rtol=3e-6, atol=3e-6)
+
+
+def test_errors_come_while_tracing_in_the_same_words(jax: Any) -> None:
+    z, equal, f = inputs_of("float32")[0], jax.numpy.zeros(5, int), loss_of("tiled")
+    for bad in (
+        lambda z: f(z, z[:2], 0.1),
+        lambda z: f(z, z.astype("bfloat16"), 0.1),
+        lambda z: f(z, z, z[0]),
+        lambda z: f(z, z, 0.1, reduction="x"),
+        lambda z: f(z, z, 0.1, ids=z[0].astype(int)),
+        lambda z: f(z, z, 0.1, ids=equal, denominator="negatives"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"must|needs") as eager:
+            bad(z)
+        with pytest.raises(eager.type) as traced:
+            jax.jit(bad).trace(z)
+        assert str(traced.value) == str(eager.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"], indirect=True)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_export(jax: Any, implementation: str, platform: str, dtype: str) -> None:
+    """For a device that isn't here; products have float32's digits there, unless told not to."""
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs_of(dtype)]
+
+    def exported() -> Any:
+        step = jax.jit(jax.value_and_grad(loss_of(implementation), ALL))
+        found = jax.export.export(step, platforms=[platform])(*shapes)
+        lines = found.mlir_module().splitlines()
+        return found, [line for line in lines if "stablehlo.dot_general" in line]
+
+    found, products = exported()
+    assert found.platforms == (platform,)
+    assert [x.dtype for x in found.out_avals] == ["float32", dtype, dtype, dtype]
+    assert len(products) >= 3
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+    with jax.default_matmul_precision("bfloat16"):
+        assert not any("HIGHEST" in line for line in exported()[1])
+
+
+def largest(jax: Any, jaxpr: Any) -> int:
+    """Elements of the largest array that any equation makes, in loops and branches too."""
+    sizes = [0]
+    for equation in jaxpr.eqns:
+        sizes += [np.prod(out.aval.shape, dtype=int) for out in equation.outvars]
+        inner = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(equation.params)]
+        sizes += [largest(jax, x) for x in inner if hasattr(x, "eqns")]
+    return max(sizes)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_no_operation_makes_a_matrix(jax: Any, monkeypatch: Any, traced: bool) -> None:
+    """Neither of the gradient nor of `jvp` of it, a Hessian-vector product."""
+    from ntxent.jax import _tiled
+
+    monkeypatch.setattr(_tiled, "TILE", 64)
+    z, tau = jax.numpy.ones((200, 8)), jax.numpy.asarray(0.1) if traced else 0.1
+    sizes = {}
+    for name in ("dense", "tiled"):
+        step = jax.grad(lambda x, loss: loss(x, x, tau))
+        step = partial(step, loss=loss_of(name))
+        twice = lambda x, step=step: jax.jvp(step, [x], [x])  # noqa: E731
+        sizes[name] = [largest(jax, jax.make_jaxpr(made)(z).jaxpr) for made in (step, twice)]
+    assert sizes["dense"] == [400**2] * 2  # the measure sees a matrix where there is one
+    assert max(sizes["tiled"]) <= 64 * 64
