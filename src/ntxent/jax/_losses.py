@@ -45,8 +45,8 @@ def nt_xent(
         "none" gives one value a row: the rows of the first view, then those of the second, ...
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(N d) and a few tiles of at most 1024 x 1024, and serves `grad`, `vjp`,
-        `vmap`, `jacrev` and gradients of gradients; "dense" holds a few (V N)^2 matrices and also
-        serves forward mode: `jvp`, `jacfwd`, `hessian`. By default "tiled".
+        `vmap`, `jacrev`, gradients of gradients, `hessian` and `jvp` of `grad`; "dense" holds a few
+        (V N)^2 matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
 
     Returns
     -------
@@ -58,7 +58,7 @@ def nt_xent(
     ------
     TypeError
         For anything that isn't a jax.Array, for integer or complex dtypes, for dtypes that differ,
-        and for forward mode through "tiled".
+        and for forward mode alone through "tiled".
     ValueError
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
         that isn't positive and finite, an unknown choice, ids of the wrong shape, and
@@ -77,8 +77,8 @@ def nt_xent(
 
     A temperature that is a number is known when the function is traced; to change it from step to
     step without compiling again, pass an array. Products of tiles have float32's digits on every
-    device unless `jax_default_matmul_precision` is set. Gradients of gradients are right, in the
-    memory of "dense".
+    device unless `jax_default_matmul_precision` is set. Gradients of gradients are right: `jvp` of
+    `grad` in the memory of "tiled", `grad` of `grad` in that of "dense".
 
     Two runs on one machine give the same bits.
 
