@@ -125,6 +125,25 @@ def test_derivatives(jax: Any, implementation: str, dtype: str, denominator: str
     jax.test_util.check_grads(loss, inputs, order=2, modes=modes, atol=1e-6, rtol=1e-6)
 
 
+def test_traced_ids_that_are_all_equal_leave_nan(jax: Any, implementation: str) -> None:
+    """Without negatives "negatives" has no value, and no gradient that looks like one."""
+    z1, z2, tau = inputs_of("float32")
+    loss = loss_of(implementation, denominator="negatives")
+    both = jax.jit(jax.value_and_grad(lambda z, ids: loss(z, z2, tau, ids=ids)))
+    value, grad = both(z1, jax.numpy.zeros(5, int))
+    assert jax.numpy.isnan(value)
+    assert jax.numpy.isnan(grad).all()
+    assert jax.numpy.isfinite(both(z1, jax.numpy.arange(5))[1]).all()
+
+
+def test_rows_as_long_as_float32_goes(jax: Any, implementation: str) -> None:
+    inputs = inputs_of("float32")
+    inputs[0] = inputs[0] / abs(inputs[0]).max() * 3e38
+    loss = loss_of(implementation)(*inputs)
+    expected = reference.nt_xent(*map(np.asarray, inputs[:2]), temperature=float(inputs[2]))
+    assert_within(relative_error(np.asarray(loss), expected), tolerance("float32", "loss", 0.2), "")
+
+
 def test_hessians(jax: Any, implementation: str, dtype: str) -> None:
     """Reverse and forward over reverse, with a zero row; the truth is dense in float64."""
     tau, bound = (0.01, 1e-3) if dtype == "float32" else (0.2, 1e-12)

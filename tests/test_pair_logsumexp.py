@@ -80,6 +80,45 @@ def test_rectangles(
         assert_within(relative_error(grad, truth, size), 1e-14 * max(scale, 100), name)
 
 
+def test_rows_and_columns_of_one_side(backend: Any, implementation: str) -> None:
+    """Without keys, and with columns: those of the queries against themselves, twice."""
+    q = np.random.default_rng(0).standard_normal((20, 6))
+    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    weights = np.random.default_rng(1).standard_normal(40)
+    ids = np.arange(20) % 7
+    expected, gradients = by_loops(q, q, 2.0, ids, ids, True, weights)
+
+    def total(rows: Any, scale: Any) -> Any:
+        return backend.ops.evaluate(
+            lambda arrays, scale, name: backend.ops.reduce(
+                backend.ops.pair_logsumexp(
+                    arrays[0],
+                    None,
+                    scale,
+                    7,
+                    None,
+                    unit=True,
+                    columns=True,
+                    implementation=name,
+                )
+                * backend.from_numpy(weights),
+                "sum",
+                arrays[0].dtype,
+            ),
+            [rows, rows],
+            scale,
+            implementation,
+        )
+
+    value, (grad, by_scale) = backend.value_and_grad(
+        total, [backend.from_numpy(q), backend.from_numpy(np.array(2.0))]
+    )
+    assert_within(relative_error(value, expected @ weights, 1.0), 1e-12, "sum")
+    truth = gradients[0] + gradients[1]
+    assert_within(relative_error(grad, truth, np.abs(truth).max()), 1e-12, "rows")
+    assert_within(relative_error(by_scale, gradients[2], 1.0), 1e-12, "scale")
+
+
 def test_a_row_without_any_pair_is_minus_infinity(backend: Any, implementation: str) -> None:
     q = backend.from_numpy(np.eye(3))
     ids = backend.from_numpy(np.zeros(3, int))

@@ -134,7 +134,8 @@ def row_losses(
         return mean_of([ops.partner_contrast(lse, z, shift, scale) for shift in shifts])
     positives = [ops.partner_logits(z, shift, scale) for shift in shifts]
     if denominator == "negatives":  # decoupled, arXiv 2110.06848
-        return lse - mean_of(positives)
+        # Where ids turn out to be all equal L is -inf: NaN, and a gradient of NaN.
+        return lse - mean_of(positives) * (1 + (lse - lse))
     # arXiv 2004.11362, eq. 2: log(exp(L) + sum_p exp(p)) - mean p, in two terms, neither negative
     lse_positives = reduce(ops.logaddexp, positives)
     spread = mean_of([lse_positives - positive for positive in positives])

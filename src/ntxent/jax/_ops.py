@@ -69,9 +69,12 @@ class JaxOps:
         an epsilon, which does not average out (docs/numerics.md).
         """
         rows = self.stack(*views)
-        # The largest entry becomes 1/2 to 1, exactly: squares stay in range.
+        # The largest entry becomes 2 to 4, exactly: squares stay in range, and so does the factor,
+        # which XLA would take for 0 if it were subnormal.
         largest = lax.stop_gradient(jnp.abs(rows).max(1, keepdims=True))
-        rows = rows * lax.stop_gradient(jnp.ldexp(jnp.ones_like(largest), -jnp.frexp(largest)[1]))
+        rows = rows * lax.stop_gradient(
+            jnp.ldexp(jnp.ones_like(largest), 2 - jnp.frexp(largest)[1])
+        )
         squares = (rows * rows).sum(1, keepdims=True)
         # 1 / sqrt(inf) = 0 and has the derivative 0: a zero row stays zero.
         unit = rows * lax.rsqrt(jnp.where(squares == 0, math.inf, squares))

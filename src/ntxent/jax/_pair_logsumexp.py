@@ -34,6 +34,8 @@ def pair_logsumexp(
     """See `ntxent._formula.Ops.pair_logsumexp`."""
     _grid.check_kinds(query_ids, key_ids)
     others = queries if keys is None else keys
+    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
+        keys = queries if keys is None else keys
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, others)
     if implementation == "dense":

@@ -28,6 +28,9 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Any:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
+    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
+        keys = queries if keys is None else keys
+        key_ids = query_ids if key_ids is None else key_ids
     rule = _dense_rule if implementation == "dense" else _tiled_rule
     inputs = (queries, keys, scale)
     made = rule((query_ids, key_ids), unit, columns)

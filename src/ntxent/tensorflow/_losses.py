@@ -51,7 +51,8 @@ def nt_xent(
         "none" gives one value a row: the rows of the first view, then those of the second, ...
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(N d) and a few tiles of at most 512 x 512; "dense" holds a few (V N)^2
-        matrices and is differentiated by TensorFlow alone. By default "tiled".
+        matrices and is differentiated by TensorFlow alone, so it also serves forward mode
+        (`ForwardAccumulator`), which "tiled" refuses. By default "tiled".
 
     Returns
     -------

@@ -83,10 +83,11 @@ class TensorflowOps:
             return 1 / float(temperature)
         wide = tf.cast(temperature, like.dtype)
         # The value may be unknown yet: NaN says what a check can't.
-        return tf.where((wide > 0) & (wide < math.inf), 1 / wide, constant(math.nan, wide))
+        proper = (wide > 0) & (wide < math.inf)
+        return tf.where(proper, tf.ones_like(wide), constant(math.nan, wide)) / wide
 
     def repeat(self, ids: Tensor, times: int) -> Tensor:
-        return tf.tile(ids, (times,))
+        return tf.concat([ids] * times, 0)  # `tile` lacks some of the integers
 
     def all_equal(self, ids: Tensor) -> bool:
         return tf.executing_eagerly() and bool(tf.reduce_all(ids == ids[0]))

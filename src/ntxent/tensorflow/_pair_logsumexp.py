@@ -33,6 +33,8 @@ def pair_logsumexp(
 ) -> Tensor:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
     check_kinds(query_ids, key_ids)
+    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
+        keys = queries if keys is None else keys
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)

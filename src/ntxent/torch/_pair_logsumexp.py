@@ -32,6 +32,8 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Any:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
+    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
+        keys = queries if keys is None else keys
     traced = [x for x in (queries, keys, scale) if type(x) is Traced]
     if implementation == "dense":
         return dense(queries, keys, scale, query_ids, key_ids, columns)
