@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 
 def tile_size(rows: int, most: int) -> int:
@@ -30,13 +29,3 @@ def diagonals(period: int, ahead: int, height: int, width: int) -> range:
 def overlap(a: Sequence[int], b: Sequence[int]) -> bool:
     """Whether two closed ranges (lowest, highest) meet."""
     return a[0] <= b[1] and b[0] <= a[1]
-
-
-def check_kinds(query_ids: Any, key_ids: Any) -> None:
-    """Both ids are arrays, or one period serves both."""
-    if key_ids is None:
-        return
-    periods = [isinstance(ids, int) for ids in (query_ids, key_ids)]
-    if any(periods) and not (all(periods) and query_ids == key_ids):
-        msg = f"one period must serve both sides; got {query_ids!r} and {key_ids!r}."
-        raise ValueError(msg)

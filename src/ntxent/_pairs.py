@@ -18,6 +18,23 @@ class Side(NamedTuple):
     divisor: Array
 
 
+def two_sides(
+    queries: Any, keys: Any, query_ids: Any, key_ids: Any, columns: bool
+) -> tuple[Any, Any]:
+    """The keys and their ids: None for the triangular case, where columns are rows over again.
+
+    Ids are arrays, or one period for both sides; what is asked of two sides gets two.
+    """
+    if key_ids is not None:
+        periods = [isinstance(ids, int) for ids in (query_ids, key_ids)]
+        if any(periods) and not (all(periods) and query_ids == key_ids):
+            msg = f"one period must serve both sides; got {query_ids!r} and {key_ids!r}."
+            raise ValueError(msg)
+    elif keys is None and not columns:
+        return None, None
+    return queries if keys is None else keys, query_ids if key_ids is None else key_ids
+
+
 def sides(upstream: Array, row: Array, column: Array | None) -> tuple[Side, Side | None]:
     """From the divisors of rows, and of columns if they were asked for: their upstream follows."""
     if column is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntxent._pairs import scale_gradient, sides
+from ntxent._pairs import scale_gradient, sides, two_sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.numpy import _tiled
 from ntxent.numpy._tiled import Array, Ids
@@ -28,9 +28,7 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Any:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
-    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
-        keys = queries if keys is None else keys
-        key_ids = query_ids if key_ids is None else key_ids
+    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     rule = _dense_rule if implementation == "dense" else _tiled_rule
     inputs = (queries, keys, scale)
     made = rule((query_ids, key_ids), unit, columns)

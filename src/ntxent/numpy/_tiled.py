@@ -40,7 +40,6 @@ class Pairs:
         rows, columns = len(queries), len(self.keys)
         self.shifted = _range.needs_shift(queries.itemsize, scale, columns, unit)
         self.height, self.width = _grid.tile_size(rows, TILE), _grid.tile_size(columns, TILE)
-        _grid.check_kinds(*ids)
         self.ids = ids
         self.buffer = np.empty((self.height, self.width), queries.dtype)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ntxent._grid import check_kinds, diagonals, overlap
+from ntxent._grid import diagonals, overlap
 
 # Of queries and of keys: a tensor, a period, or (for keys) None for those of the queries.
 Ids = tuple[Any, Any]
@@ -31,7 +31,6 @@ class Exclusion(Protocol):
 def exclusion(ids: Ids, height: int, width: int) -> Exclusion:
     """Pairs of equal ids; an integer P stands for the ids 0 ... P-1, over and over."""
     query_ids, key_ids = ids
-    check_kinds(query_ids, key_ids)
     if isinstance(query_ids, int):
         return Periodic(query_ids, height, width)
     return Equal(query_ids, query_ids if key_ids is None else key_ids, height, width)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntxent._pairs import scale_gradient, sides
+from ntxent._pairs import scale_gradient, sides, two_sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.torch import _matrix, _tiled
 from ntxent.torch._tile import Found
@@ -32,8 +32,7 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Any:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
-    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
-        keys = queries if keys is None else keys
+    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     traced = [x for x in (queries, keys, scale) if type(x) is Traced]
     if implementation == "dense":
         return dense(queries, keys, scale, query_ids, key_ids, columns)
