@@ -23,6 +23,7 @@ ROOT = {
     "_grid": set(),
     "_range": set(),
     "_pairs": set(),
+    "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
     "_tape_ops": {"ntxent._tape"},
     "_formula": {"ntxent", "ntxent._spec"},
     "reference": set(),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntxent._tape_ops import is_array
+from ntxent._spec import is_number
 from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 
@@ -83,7 +83,7 @@ class JaxOps:
         return unit - unit * (excess / 2)
 
     def inverse(self, temperature: Any, like: Array) -> Any:
-        if not is_array(temperature):
+        if is_number(temperature):
             return 1 / float(temperature)
         wide = temperature.astype(like.dtype)
         # The value may be unknown yet: NaN says what a check can't, in the gradient too.

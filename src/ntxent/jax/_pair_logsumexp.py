@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntxent import _grid, _range
+from ntxent._pairs import two_sides
 from ntxent.jax import _tiled
 from ntxent.jax._grid import Plan, similarities
 
@@ -32,10 +33,8 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Array:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
-    _grid.check_kinds(query_ids, key_ids)
+    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     others = queries if keys is None else keys
-    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
-        keys = queries if keys is None else keys
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, others)
     if implementation == "dense":

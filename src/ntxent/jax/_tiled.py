@@ -25,6 +25,7 @@ from jax import Array, lax
 
 from ntxent import _range
 from ntxent._pairs import Side, scale_gradient, sides
+from ntxent._sums import both, factor, finite, prepared, weights
 from ntxent.jax._grid import Grid, Plan, cut, product, put, uncut
 
 # 2 cores, float32, d=128, forward + backward: tiles of 512, 1024 and 2048 take 254, 231 and 250 ms
@@ -117,45 +118,27 @@ def found(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, Any]:
         return rows, added(columns, column, values, 0) if mirrored or plan.columns else columns
 
     def added(sums: Any, index: Array, values: Array, axis: int) -> Any:
-        before = [None if x is None else x[index] for x in sums]
-        after = both(before, total(values, axis, shifted))
-        return tuple(
-            None if x is None else put(x, index, y) for x, y in zip(sums, after, strict=True)
-        )
+        after = both(jnp, [x[index] for x in sums], total(values, axis, shifted))
+        return tuple(put(x, index, y) for x, y in zip(sums, after, strict=True))
 
     def start(tiles: Array) -> Any:
         zeros = jnp.zeros(tiles.shape[:2], tiles.dtype)
-        return zeros, jnp.full_like(zeros, -math.inf) if shifted else None
+        return (zeros, jnp.full_like(zeros, -math.inf)) if shifted else (zeros,)
 
     # Two, also where the keys are the queries: what is updated twice in a step, XLA copies.
     rows, columns = scan(plan, step, (start(grid.queries), start(grid.keys)))
     if plan.symmetric:
-        return logarithm(both(rows, columns), plan.queries, shifted), None
+        return logarithm(both(jnp, rows, columns), plan.queries, shifted), None
     of_columns = logarithm(columns, plan.keys, shifted) if plan.columns else None
     return logarithm(rows, plan.queries, shifted), of_columns
 
 
-def total(values: Array, axis: int, shifted: bool) -> tuple[Array, Any]:
+def total(values: Array, axis: int, shifted: bool) -> tuple[Array, ...]:
     """The sum of exponentials, or that of scores below their maximum, and the maximum."""
     if not shifted:
-        return values.sum(axis), None
+        return (values.sum(axis),)
     top = lax.stop_gradient(values).max(axis)
-    return jnp.exp(values - jnp.expand_dims(finite(top), axis)).sum(axis), top
-
-
-def both(first: Any, second: Any) -> tuple[Array, Any]:
-    """Two sums as one, below the larger maximum."""
-    (a, a_top), (b, b_top) = first, second
-    if a_top is None:
-        return a + b, None
-    top = jnp.maximum(a_top, b_top)
-    shift = finite(top)
-    return a * jnp.exp(a_top - shift) + b * jnp.exp(b_top - shift), top
-
-
-def finite(top: Array) -> Array:
-    """0 for the maximum of no pairs at all, -inf."""
-    return jnp.where(top == -math.inf, 0, top)
+    return jnp.exp(values - jnp.expand_dims(finite(jnp, top), axis)).sum(axis), top
 
 
 def logarithm(sums: Any, size: int, shifted: bool) -> tuple[Array, Array]:
@@ -163,14 +146,14 @@ def logarithm(sums: Any, size: int, shifted: bool) -> tuple[Array, Array]:
 
     A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
     """
-    total, top = sums
-    total, top = uncut(total, size), None if top is None else uncut(top, size)
+    total, *tops = (uncut(x, size) for x in sums)
     empty = total == 0
     full = jnp.where(empty, 1, total)
-    if top is None:  # XLA's log is off by up to two digits of its result: make that small
-        top = jnp.round(jnp.log(lax.stop_gradient(full)))
-        full = full * jnp.exp(-top)
-    lse = jnp.log(full) + jnp.where(empty, 0, top)
+    if shifted:
+        lse = jnp.log(full) + jnp.where(empty, 0, tops[0])
+    else:  # XLA's log is off by up to two units in the last digit: make what it gives small
+        power = jnp.round(jnp.log(lax.stop_gradient(full)))
+        lse = jnp.log(full * jnp.exp(-power)) + power
     divisor = jnp.where(empty, math.inf, lse if shifted else total)
     return jnp.where(empty, -math.inf, lse), divisor
 
@@ -179,29 +162,20 @@ def gradients(
     plan: Plan, grid: Grid, row_side: Side, column_side: Side | None, shifted: bool
 ) -> tuple[Array, Array | None]:
     """The gradients of queries and keys; in the symmetric case one, of both together."""
-    # See `ntxent._range`: r = g exp(lift) / sum, and the factor takes the lift back.
-    lift = jnp.exp(_range.lift(grid.scale))
-    factor = grid.scale if shifted else grid.scale / lift
 
-    def prepared(side: Side, size: int) -> Side:
-        upstream = side.upstream if shifted else side.upstream * lift / side.divisor
-        return Side(cut(upstream, size), cut(side.divisor, size))
+    def tiles_of(side: Side, size: int) -> Side:
+        return Side(*(cut(x, size) for x in prepared(jnp, side, grid.scale, shifted)))
 
-    rows = prepared(row_side, plan.height)
+    rows = tiles_of(row_side, plan.height)
     columns = rows if plan.symmetric else None
     if column_side is not None:
-        columns = prepared(column_side, plan.width)
-
-    def part(values: Array, side: Side, index: Array, axis: int) -> Array:
-        upstream, divisor = (jnp.expand_dims(x[index], axis) for x in side)
-        return (jnp.exp(values - divisor) if shifted else values) * upstream
+        columns = tiles_of(column_side, plan.width)
 
     def step(carry: Any, row: Array, column: Array, mirrored: bool) -> Any:
         grad, turned = carry
         values = grid.values(plan, row, column, shifted)
-        weight = part(values, rows, row, 1)
-        if columns is not None:
-            weight = weight + part(values, columns, column, 0)
+        across = None if columns is None else Side(*(x[column] for x in columns))
+        weight = weights(jnp, values, Side(*(x[row] for x in rows)), across, shifted)
         grad = put(grad, row, grad[row] + product(weight, grid.keys[column]))
         if mirrored or not plan.symmetric:
             found = product(grid.queries[row].T, weight)
@@ -212,6 +186,7 @@ def gradients(
     # kept transposed: Q^T W takes two thirds of the time of W^T Q.
     start = jnp.zeros_like(grid.queries), jnp.zeros_like(grid.keys.swapaxes(1, 2))
     grad, turned = scan(plan, step, start)
-    grad = uncut(grad, plan.queries) * factor
-    grad_keys = uncut(turned.swapaxes(1, 2), plan.keys) * factor
+    by = factor(jnp, grid.scale, shifted)
+    grad = uncut(grad, plan.queries) * by
+    grad_keys = uncut(turned.swapaxes(1, 2), plan.keys) * by
     return (grad + grad_keys, None) if plan.symmetric else (grad, grad_keys)

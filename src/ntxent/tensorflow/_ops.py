@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ntxent._tape_ops import is_array
+from ntxent._spec import is_number
 from ntxent.tensorflow import _tiled
 from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
@@ -79,7 +79,7 @@ class TensorflowOps:
         return tf.cast(rows * inverse, dtype)
 
     def inverse(self, temperature: Any, like: Tensor) -> Any:
-        if not is_array(temperature):
+        if is_number(temperature):
             return 1 / float(temperature)
         wide = tf.cast(temperature, like.dtype)
         # The value may be unknown yet: NaN says what a check can't.

@@ -11,8 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntxent._grid import check_kinds
-from ntxent._pairs import sides
+from ntxent._pairs import sides, two_sides
 from ntxent.tensorflow import _tiled
 from ntxent.tensorflow._tiled import count
 
@@ -32,9 +31,7 @@ def pair_logsumexp(
     implementation: str | None = None,
 ) -> Tensor:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
-    check_kinds(query_ids, key_ids)
-    if columns or key_ids is not None:  # rows and columns differ: not the triangular case
-        keys = queries if keys is None else keys
+    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from ntxent import _range
 from ntxent._pairs import Side
+from ntxent._sums import both, factor, finite, prepared, weights
 
 Tensor = Any
 TILE = 512
@@ -168,50 +169,38 @@ def found(
 ) -> list[tuple[Tensor, Tensor]]:
     """The log-sum-exp and the divisor along rows, and along columns if they are asked for."""
 
+    each = 2 if shifted else 1  # what a sum is made of; the loops' variables are those of both
+
     def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool) -> Any:
         tile = values(left, right, scale, row, column, shifted)
-        rows = added(carry[:2], row, total(tile, 1, shifted))
-        if not (mirrored or columns):
-            return *rows, *carry[2:]
-        return *rows, *added(carry[2:], column, total(tile, 0, shifted))
+        rows, columns_ = added(carry[:each], row, total(tile, 1, shifted)), carry[each:]
+        if mirrored or columns:
+            columns_ = added(columns_, column, total(tile, 0, shifted))
+        return *rows, *columns_
 
     def start(side: Cut) -> Any:
         zeros = tf.zeros(tf.shape(side.ids), scale.dtype)
-        return store(zeros), store(zeros + (-math.inf if shifted else 0.0))
+        return (store(zeros), store(zeros - math.inf)) if shifted else (store(zeros),)
 
     carry = over_tiles(left, right, symmetric, step, (*start(left), *start(right)))
-    row, column = ([x.stack() for x in side] for side in (carry[:2], carry[2:]))
+    row, column = ([x.stack() for x in side] for side in (carry[:each], carry[each:]))
     if symmetric:
-        return [logarithm(both(row, column), left.count, shifted)] * 2
+        return [logarithm(both(tf, row, column), left.count, shifted)] * 2
     return [logarithm(row, left.count, shifted), logarithm(column, right.count, shifted)]
 
 
 def added(sums: Any, index: Tensor, more: Any) -> Any:
     """The sums with one tile's added."""
-    after = both([x.read(index) for x in sums], more)
+    after = both(tf, [x.read(index) for x in sums], more)
     return [x.write(index, y) for x, y in zip(sums, after, strict=True)]
 
 
-def total(tile: Tensor, axis: int, shifted: bool) -> tuple[Tensor, Tensor]:
-    """The sum of exponentials, below the maximum of the scores or below 0, and what it is below."""
+def total(tile: Tensor, axis: int, shifted: bool) -> tuple[Tensor, ...]:
+    """The sum of exponentials, or that of scores below their maximum, and the maximum."""
     if not shifted:
-        sums = tf.reduce_sum(tile, axis)
-        return sums, tf.zeros_like(sums)
+        return (tf.reduce_sum(tile, axis),)
     top = tf.reduce_max(tile, axis)
-    return tf.reduce_sum(tf.exp(tile - tf.expand_dims(finite(top), axis)), axis), top
-
-
-def both(first: Any, second: Any) -> tuple[Tensor, Tensor]:
-    """Two sums as one, below the larger maximum."""
-    (a, a_top), (b, b_top) = first, second
-    top = tf.maximum(a_top, b_top)
-    shift = finite(top)
-    return a * tf.exp(a_top - shift) + b * tf.exp(b_top - shift), top
-
-
-def finite(top: Tensor) -> Tensor:
-    """0 for the maximum of no pairs at all, -inf."""
-    return tf.where(top == -math.inf, tf.zeros_like(top), top)
+    return tf.reduce_sum(tf.exp(tile - tf.expand_dims(finite(tf, top), axis)), axis), top
 
 
 def logarithm(sums: Any, size: Any, shifted: bool) -> tuple[Tensor, Tensor]:
@@ -219,11 +208,11 @@ def logarithm(sums: Any, size: Any, shifted: bool) -> tuple[Tensor, Tensor]:
 
     A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
     """
-    sums, top = (uncut(x, size) for x in sums)
-    lse = tf.math.log(sums) + top
+    found, *tops = (uncut(x, size) for x in sums)
+    lse = tf.math.log(found) + (tops[0] if shifted else 0)
     infinite = tf.constant(math.inf, lse.dtype)
-    divisor = tf.where(sums == 0, infinite, lse if shifted else sums)
-    return tf.where(sums == 0, -infinite, lse), divisor
+    divisor = tf.where(found == 0, infinite, lse if shifted else found)
+    return tf.where(found == 0, -infinite, lse), divisor
 
 
 @as_graph
@@ -259,29 +248,20 @@ def gradients(
     shifted: bool,
 ) -> tuple[Tensor, Tensor]:
     """The same, from the tiles; what a symmetric case has for keys means nothing."""
-    # See `ntxent._range`: r = g exp(lift) / sum, and the factor takes the lift back.
-    lift = tf.exp(_range.lift(scale))
-    factor = scale if shifted else scale / lift
 
-    def prepared(side: Side, tiles: Any) -> Side:
-        upstream = side.upstream if shifted else side.upstream * lift / side.divisor
-        return Side(cut(upstream, tiles), cut(side.divisor, tiles))
+    def tiles_of(side: Side, tiles: Any) -> Side:
+        return Side(*(cut(x, tiles) for x in prepared(tf, side, scale, shifted)))
 
-    rows = prepared(row_side, left.tiles)
+    rows = tiles_of(row_side, left.tiles)
     columns = rows if symmetric else None
     if column_side is not None:
-        columns = prepared(column_side, right.tiles)
-
-    def part(tile: Tensor, side: Side, index: Tensor, axis: int) -> Tensor:
-        upstream, divisor = (tf.expand_dims(x[index], axis) for x in side)
-        return (tf.exp(tile - divisor) if shifted else tile) * upstream
+        columns = tiles_of(column_side, right.tiles)
 
     def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool) -> Any:
         grad, turned = carry
         tile = values(left, right, scale, row, column, shifted)
-        weight = part(tile, rows, row, 1)
-        if columns is not None:
-            weight += part(tile, columns, column, 0)
+        above = None if columns is None else Side(*(x[column] for x in columns))
+        weight = weights(tf, tile, Side(*(x[row] for x in rows)), above, shifted)
         grad = add_to(grad, row, tf.matmul(weight, right.rows[column]))
         if mirrored or not symmetric:
             turned = add_to(turned, column, tf.matmul(left.rows[row], weight, transpose_a=True))
@@ -289,8 +269,8 @@ def gradients(
 
     start = store(tf.zeros_like(left.rows)), store(across(tf.zeros_like(right.rows)))
     grad, turned = (x.stack() for x in over_tiles(left, right, symmetric, step, start))
-    grad = uncut(grad, left.count) * factor
-    grad_keys = uncut(across(turned), right.count) * factor
+    by = factor(tf, scale, shifted)
+    grad, grad_keys = uncut(grad, left.count) * by, uncut(across(turned), right.count) * by
     return (grad + grad_keys if symmetric else grad), grad_keys
 
 

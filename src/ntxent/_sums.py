@@ -1,0 +1,54 @@
+"""A tile's part in the closed form, for arrays that can't be written to: JAX's and TensorFlow's.
+
+`xp` is either's module; both name alike what is needed here. The mathematics is that of
+`torch/_tile.py`, which writes into its tiles and so stands alone. Sums of exponentials are (sum,)
+where scores are unshifted, and (sum, top) where they are below a running maximum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ntxent import _range
+from ntxent._pairs import Side
+
+Array = Any
+
+
+def both(xp: Any, first: Sequence[Array], second: Sequence[Array]) -> tuple[Array, ...]:
+    """Two sums as one, below the larger maximum."""
+    if len(first) == 1:
+        return (first[0] + second[0],)
+    (a, a_top), (b, b_top) = first, second
+    top = xp.maximum(a_top, b_top)
+    shift = finite(xp, top)
+    return a * xp.exp(a_top - shift) + b * xp.exp(b_top - shift), top
+
+
+def finite(xp: Any, top: Array) -> Array:
+    """0 for the maximum of no pairs at all, -inf."""
+    return xp.where(top == -math.inf, xp.zeros_like(top), top)
+
+
+def prepared(xp: Any, side: Side, scale: Array, shifted: bool) -> Side:
+    """g as it is if shifted, r = g exp(lift) / sum if not; see `ntxent._range`."""
+    if shifted:
+        return side
+    return Side(side.upstream * xp.exp(_range.lift(scale)) / side.divisor, side.divisor)
+
+
+def factor(xp: Any, scale: Array, shifted: bool) -> Array:
+    """What the products with the weights lack to be the gradient."""
+    return scale if shifted else scale / xp.exp(_range.lift(scale))
+
+
+def weights(xp: Any, values: Array, row: Side, column: Side | None, shifted: bool) -> Array:
+    """W from the exponentials of the scores, or from the scores if shifted."""
+
+    def part(side: Side, axis: int) -> Array:
+        upstream, divisor = (xp.expand_dims(x, axis) for x in side)
+        return (xp.exp(values - divisor) if shifted else values) * upstream
+
+    return part(row, 1) if column is None else part(row, 1) + part(column, 0)
