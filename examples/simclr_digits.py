@@ -57,6 +57,7 @@ def main() -> None:
     digits = _digits.load()
     options = parsed(len(digits.train))
     kernels = _digits_network.initial_kernels(options.seed)
+    import_module(f"ntxent.{options.backend}")  # first: its ImportError says what to install
     module = import_module(f"_digits_{options.backend}")
     encoder: _digits_training.Encoder = module.Encoder(kernels, options.temperature)
     images, labels = _digits.display_batch(digits)
