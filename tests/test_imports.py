@@ -18,17 +18,20 @@ FRAMEWORKS = {"numpy", "torch", "jax", "tensorflow"}
 ROOT = {
     "__init__": set(),
     "__main__": {"ntxent"},
-    "_spec": set(),
+    "_checks": set(),
+    "_spec": {"ntxent._checks"},
+    "_classes": set(),
+    "_loops": set(),
     "_tape": set(),
     "_grid": set(),
     "_range": set(),
     "_pairs": set(),
     "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
-    "_tape_ops": {"ntxent._tape"},
-    "_formula": {"ntxent", "ntxent._spec"},
-    "reference": set(),
+    "_tape_ops": {"ntxent._tape", "ntxent._classes"},
+    "_formula": {"ntxent", "ntxent._checks", "ntxent._spec", "ntxent._classes"},
+    "reference": {"ntxent._loops"},
 }
-OUTSIDE = {"reference": {"numpy"}}
+OUTSIDE = {"reference": {"numpy"}, "_loops": {"numpy"}}
 BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}}  # what comes with a framework
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp"}
 

@@ -1,18 +1,21 @@
 """The formula, once, for every backend.
 
-Rows. V views of the same N images, stacked: z = [z1; z2; ...; zV], n = VN rows of unit length; s_ik
-= z_i . z_k, temperature tau, `scale` = 1/tau. Row i's positives are the other views of its image,
-rows i + N, i + 2N, ... (mod n). Its negatives N(i) are the rows whose id differs from its own; the
-id is the image's number unless the user gives one.
+Rows have unit length; s_ik = z_i . z_k, temperature tau, `scale` = 1/tau. Each row has a
+log-sum-exp over the rows that it must tell apart from its positive,
 
-    L_i = log sum_{k in N(i)} exp(s_ik / tau)       over the negatives, O(n^2 d)
-    l_i = softplus(L_i - s_ij / tau)                NT-Xent (arXiv 2002.05709, eq. 1)
+    L_i = log sum_k exp(s_ik / tau)                 O(n^2 d), the one expensive operation
 
-The second line is -log(exp(s_ij/tau) / (exp(s_ij/tau) + exp(L_i))), divided through. Written so it
-keeps its digits when l_i is small, where `logsumexp(everything) - positive` has lost them all
-(docs/numerics.md).
+and the family is one line each over L and the few positives of a row:
 
-`pair_logsumexp` is the one expensive operation, and each backend makes that one fast; everything on
+    l_i = softplus(L_i - s_ij / tau)                NT-Xent (arXiv 2002.05709, eq. 1), InfoNCE
+    l_i = L_i - mean_p s_ip / tau                   SupCon (arXiv 2004.11362, eq. 2)
+
+The first is -log(exp(s_ij/tau) / (exp(s_ij/tau) + exp(L_i))), divided through, where L_i is over
+the negatives alone. Written so it keeps its digits when l_i is small, where `logsumexp(everything)
+- positive` has lost them all (docs/numerics.md). In the second L_i is over all other rows: with two
+or more positives l_i is at least log 2, and a difference keeps its digits.
+
+`pair_logsumexp` is the expensive operation, and each backend makes that one fast; everything on
 this page is O(n d) and differentiated by the backend. All checks are in `_spec`, and nothing here
 knows a framework: `ops` is a backend's.
 """
@@ -20,34 +23,35 @@ knows a framework: `ops` is a backend's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, Protocol
 
-from ntxent import _spec
+from ntxent import _checks, _spec
+from ntxent._classes import Classes
 
 Array = Any
 
 
-class Ops(_spec.ArrayKind, Protocol):
+class Ops(_checks.ArrayKind, Protocol):
     """The names over which the family is written; other arithmetic is the arrays' own `+ - *`."""
 
     def evaluate(
         self,
         loss: Callable[[Sequence[Array], Any, str | None], Array],
-        views: Sequence[Array],
+        arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
     ) -> Array:
-        """`loss(views, temperature, implementation)` in the backend's way to differentiate it."""
+        """`loss(arrays, temperature, implementation)` in the backend's way to differentiate it."""
 
     def count(self, rows: Array) -> Any:
         """How many rows: an int, or a 0-d array where it isn't known yet."""
 
-    def stack(self, *views: Array) -> Array:
-        """The rows of all views, (V N, d), in float32 or wider."""
+    def stack(self, *arrays: Array) -> Array:
+        """The rows of all arrays, one after the other, in float32 or wider."""
 
-    def stack_unit(self, *views: Array) -> Array:
+    def stack_unit(self, *arrays: Array) -> Array:
         """The same, each row divided by its length; a zero row stays zero."""
 
     def inverse(self, temperature: Any, like: Array) -> Any:
@@ -56,20 +60,45 @@ class Ops(_spec.ArrayKind, Protocol):
     def repeat(self, ids: Array, times: int) -> Array:
         """The ids over and over, once a view."""
 
-    def all_equal(self, ids: Array) -> bool:
-        """Whether all ids are one and the same; False when it can't be known yet."""
+    def one_id(self, rows: Array, value: int) -> Array:
+        """The same id for all rows."""
 
-    def partner_logits(self, rows: Array, shift: int, scale: Any) -> Array:
-        """`scale` times the dot product of each row i with row i + shift (mod n), (n,)."""
+    def classes(self, labels: Array) -> Classes:
+        """Which rows have one label, and how many others each row has."""
+
+    def positive_means(self, rows: Array, classes: Classes) -> Array:
+        """The mean of the other rows of each row's class, (n, d); 0 where there is none."""
+
+    def partner_logits(self, rows: Array, partners: Array | int, scale: Any) -> Array:
+        """`scale` times the dot product of each row with its partner, (n,).
+
+        Partners are rows, or how many rows further on they are (mod n).
+        """
 
     def contrast(self, lse: Array, positive: Array) -> Array:
         """-log(exp(positive) / (exp(positive) + exp(lse))) = softplus(lse - positive)."""
 
-    def partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Array:
-        """`contrast(lse, partner_logits(rows, shift, scale))`, in one step."""
+    def partner_contrast(
+        self,
+        lse: Array,
+        rows: Array,
+        partners: Array | int,
+        scale: Any,
+        within: Array | None = None,
+    ) -> Array:
+        """`contrast(lse, partner_logits(rows, partners, scale))`, in one step.
+
+        Where the positives are `within` the log-sum-exp already it is lse - logit, no softplus.
+        """
 
     def logaddexp(self, a: Array, b: Array) -> Array:
         """log(exp(a) + exp(b))."""
+
+    def own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Array:
+        """Log-sum-exp of `scale` times the dot products of query i with keys[i], (n, m, d)."""
+
+    def half(self, x: Array, index: int) -> Array:
+        """The first or the second half of a vector."""
 
     def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
         """The mean, the sum, or for "none" the rows themselves, in a dtype."""
@@ -108,13 +137,11 @@ def nt_xent(
 ) -> Array:
     """`nt_xent` of every backend: check, stack, normalise, the formula, reduce."""
     _spec.check_nt_xent(ops, views, temperature, ids, denominator, reduction, implementation)
-    if denominator == "negatives" and ids is not None and ops.all_equal(ids):
-        raise ValueError(_spec.NO_NEGATIVES.format("ids that are all equal"))
     images = ops.count(views[0])
     row_ids = images if ids is None else ops.repeat(ids, len(views))
 
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
-        z = ops.stack_unit(*views) if normalize else ops.stack(*views)
+        z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
         lse = ops.pair_logsumexp(
             z, None, scale, row_ids, None, unit=normalize, implementation=implementation
@@ -140,6 +167,78 @@ def row_losses(
     lse_positives = reduce(ops.logaddexp, positives)
     spread = mean_of([lse_positives - positive for positive in positives])
     return ops.contrast(lse, lse_positives) + spread
+
+
+def sup_con(
+    ops: Ops,
+    z: Array,
+    labels: Array,
+    temperature: Any,
+    normalize: bool,
+    reduction: str,
+    implementation: str | None,
+) -> Array:
+    """`sup_con` of every backend.
+
+    Sum_p s_ip over the other rows of a class is z_i . (C - z_i), C the sum of the class: O(n d). A
+    row with one positive alone may have a loss far below 1, so that its positive is left out of L_i
+    and the loss is NT-Xent's; with more than one it is at least log 2 (docs/adr/0007).
+    """
+    _spec.check_sup_con(ops, z, labels, temperature, reduction, implementation)
+    classes = ops.classes(labels)
+    weights = classes.anchors
+    if reduction == "mean":
+        weights = weights / ops.reduce(weights, "sum", weights.dtype)
+
+    def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
+        z = (ops.stack_unit if normalize else ops.stack)(*arrays)
+        scale = ops.inverse(temperature, z)
+        lse = ops.pair_logsumexp(
+            z, None, scale, classes.ids, None, unit=normalize, implementation=implementation
+        )
+        positives = ops.positive_means(z, classes)
+        rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * weights
+        return ops.reduce(rows, "none" if reduction == "none" else "sum", z.dtype)
+
+    return ops.evaluate(loss, [z], temperature, implementation)
+
+
+def info_nce(
+    ops: Ops,
+    query: Array,
+    key: Array,
+    negatives: Array | None,
+    temperature: Any,
+    ids: Array | None,
+    symmetric: bool,
+    normalize: bool,
+    reduction: str,
+    implementation: str | None,
+) -> Array:
+    """`info_nce` of every backend; both directions come from one pass over the tiles."""
+    _spec.check_info_nce(ops, query, key, negatives, temperature, ids, reduction, implementation)
+    pairs = ops.count(query)
+    pair_ids = pairs if ids is None else ids[:pairs]
+
+    def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
+        query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
+        scale = ops.inverse(temperature, query)
+        hot = partial(ops.pair_logsumexp, unit=normalize, implementation=implementation)
+        lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
+        directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
+        for rows in more:
+            if len(rows.shape) == 3:
+                far = ops.own_logsumexp(query, rows, scale)
+            elif ids is None:  # a queue has nothing to do with the batch: no pair is left out
+                far = hot(query, rows, scale, ops.one_id(query, 0), ops.one_id(rows, 1))
+            else:
+                far = hot(query, rows, scale, pair_ids, ids[pairs:])
+            directions[0] = ops.logaddexp(directions[0], far)
+        losses = [ops.partner_contrast(lse, query, key, scale) for lse in directions]
+        return ops.reduce(mean_of(losses), reduction, query.dtype)
+
+    arrays = [query, key] if negatives is None else [query, key, negatives]
+    return ops.evaluate(loss, arrays, temperature, implementation)
 
 
 def mean_of(terms: Sequence[Array]) -> Array:

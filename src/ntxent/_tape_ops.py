@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from ntxent._classes import Classes
 from ntxent._tape import Array, Pullback, traceable, untraced
 
 Ruled = tuple[Array, tuple[Any, ...], Pullback]
@@ -32,6 +33,9 @@ class TapeOps:
         self.partner_contrast = traceable(self._partner_contrast)
         self.contrast = traceable(self._contrast)
         self.logaddexp = traceable(self._logaddexp)
+        self.positive_means = traceable(self._positive_means)
+        self.own_logsumexp = traceable(self._own_logsumexp)
+        self.half = traceable(self._half)
         self.reduce = traceable(self._reduce)
         self._inverse_rule = traceable(self._inverse)
 
@@ -60,24 +64,24 @@ class TapeOps:
         inverse = self.cast(self.xp.where(proper, 1 / wide, math.nan), like.dtype)
         return inverse, (inverse,), pullback
 
-    def _stack(self, *views: Array) -> Ruled:
+    def _stack(self, *arrays: Array) -> Ruled:
         def pullback(_: Any, g: Array) -> Sequence[Array]:
             return self.chunks(self.cast(g, dtype), count)
 
-        dtype, count = views[0].dtype, len(views)
-        return self.widened(self.xp.concatenate(views)), (), pullback
+        dtype, count = arrays[0].dtype, len(arrays)
+        return self.widened(self.xp.concatenate(arrays)), (), pullback
 
-    def _stack_unit(self, *views: Array) -> Ruled:
+    def _stack_unit(self, *arrays: Array) -> Ruled:
         def pullback(residuals: Any, g: Array) -> Sequence[Array]:
             unit, length = residuals
-            tangent = self.minus_product(g, (g * unit).sum(1, keepdims=True), unit)
+            tangent = self.minus_product(g, (g * unit).sum(-1, keepdims=True), unit)
             tangent /= length
             return self.chunks(self.cast(tangent, dtype), count)
 
-        dtype, count = views[0].dtype, len(views)
+        dtype, count = arrays[0].dtype, len(arrays)
         # In float64, then rounded: a rounded length would be off for a whole row alike, and its
         # similarities by up to an epsilon, which does not average out (docs/numerics.md).
-        rows, wide = self.stacked_float64(views), self.xp.float32
+        rows, wide = self.stacked_float64(arrays), self.xp.float32
         if dtype == self.xp.float64:
             # The square of a float32 stays within the range of a float64; its own may not.
             wide, largest = dtype, self.largest(rows)
@@ -92,8 +96,8 @@ class TapeOps:
         """The rows in float32 if they were shorter."""
         return rows if rows.dtype == self.xp.float64 else self.cast(rows, self.xp.float32)
 
-    def stacked_float64(self, views: Sequence[Array]) -> Array:
-        """The rows of all views in float64."""
+    def stacked_float64(self, arrays: Sequence[Array]) -> Array:
+        """The rows of all arrays in float64."""
         raise NotImplementedError
 
     def chunks(self, rows: Array, count: int) -> Sequence[Array]:
@@ -101,65 +105,127 @@ class TapeOps:
         raise NotImplementedError
 
     def inverse_norms(self, rows: Array) -> Array:
-        """1 over the root of the sum of squares of each row, (n, 1); 0 for a zero row."""
+        """1 over the length of each row, the last axis of which becomes 1; 0 for a zero row."""
         raise NotImplementedError
 
     def largest(self, rows: Array) -> Array:
-        """The largest absolute entry of each row, (n, 1), as a constant; 1 for a zero row."""
+        """The largest absolute entry of each row, as a constant; 1 for a zero row."""
         raise NotImplementedError
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
     # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
 
-    def _partner_logits(self, rows: Array, shift: int, scale: Any) -> Ruled:
+    def _partner_logits(self, rows: Array, partners: Array | int, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
             dots, *pair = residuals
             grad_scale = self.scalar_like(scale, (g * dots).sum()) if is_array(scale) else None
-            return self.dot_gradient(g, scale, shift, *pair), None, grad_scale
+            return *self.dot_gradients(g, scale, shift, *pair), grad_scale
 
-        dots, *pair = self.partner_dots(rows, shift)
+        shift = partners if type(partners) is int else None
+        dots, *pair = self.partner_dots(rows, partners)
         return dots * scale, (dots, *pair), pullback
 
-    def _partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Ruled:
+    def _partner_contrast(
+        self,
+        lse: Array,
+        rows: Array,
+        partners: Array | int,
+        scale: Any,
+        within: Array | None = None,
+    ) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
-            x, y, dots, *pair = residuals
-            weight = self.cast(self.softplus_gradient(g, x, y), dtype)
+            x, y, dots, within, *pair = residuals
+            weight = self.softplus_gradient(g, x, y)
+            if within is not None:
+                weight = self.xp.where(within, g, weight)
+            weight = self.cast(weight, dtype)
             grad_scale = None
             if is_array(scale):
                 grad_scale = self.scalar_like(scale, -(weight * dots).sum())
-            return weight, self.dot_gradient(weight, -scale, shift, *pair), None, grad_scale
+            grads = weight, *self.dot_gradients(weight, -scale, shift, *pair), grad_scale
+            return grads if within is None else (*grads, None)
 
-        dtype = rows.dtype
-        dots, *pair = self.partner_dots(rows, shift)
+        dtype, shift = rows.dtype, partners if type(partners) is int else None
+        dots, *pair = self.partner_dots(rows, partners)
         x = self.minus_product(lse, dots, scale)
         y = self.log1pexp(x)
-        return y, (x, y, dots, *pair), pullback
+        if within is not None:
+            y = self.xp.where(within, x, y)
+        return y, (x, y, dots, within, *pair), pullback
 
     def scalar_like(self, scale: Array, grad: Array) -> Array:
         """The gradient of the scale in its dtype."""
         return self.cast(grad, scale.dtype)
 
-    def partner_dots(self, rows: Array, shift: int) -> tuple[Array, Array, Array | None]:
-        """The dot product of row i with row i + shift, and what its derivative needs."""
-        partners = self.xp.roll(rows, -shift, 0)
-        mutual = 2 * shift == rows.shape[0]
+    def partner_dots(self, rows: Array, partners: Array | int) -> tuple[Array, Array, Array | None]:
+        """The dot product of each row with its partner, and what its derivative needs."""
+        mutual = False
+        if type(partners) is int:
+            mutual = 2 * partners == rows.shape[0]
+            partners = self.xp.roll(rows, -partners, 0)
         return self.row_dot(rows, partners), partners, None if mutual else rows
 
-    def dot_gradient(
-        self, g: Array, scale: Any, shift: int, partners: Array, rows: Array | None
-    ) -> Array:
-        """The gradient of the rows from g, that of their dot products times the scale."""
+    def dot_gradients(
+        self, g: Array, scale: Any, shift: int | None, partners: Array, rows: Array | None
+    ) -> tuple[Array, Array | None]:
+        """The gradients of rows and partners from g, that of their dot products times the scale.
+
+        With a shift partners are rows too, and all of it is the rows' gradient.
+        """
         g = self.cast(g, partners.dtype)
         if rows is None:  # rows i + shift and i - shift are one, the partner
             both = g + self.xp.roll(g, shift, 0)
             both *= scale
-            return self.column(both) * partners
+            return self.column(both) * partners, None
         column = self.column(g * scale)
-        return self.xp.roll(column * rows, shift, 0) + column * partners
+        if shift is None:
+            return column * partners, column * rows
+        return self.xp.roll(column * rows, shift, 0) + column * partners, None
 
     def row_dot(self, a: Array, b: Array) -> Array:
         """The dot product of each row of `a` with the same row of `b`, summed in float64."""
         raise NotImplementedError
+
+    def _positive_means(self, rows: Array, classes: Classes) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array, None]:
+            groups, divisor = residuals
+            share = self.cast(g, self.xp.float64) / divisor
+            return self.cast(self.class_sums(share, groups) - share, dtype), None
+
+        dtype, groups = rows.dtype, classes.groups
+        divisor = self.column(self.xp.where(classes.others == 0, 1.0, classes.others))
+        wide = self.cast(rows, self.xp.float64)
+        means = self.cast((self.class_sums(wide, groups) - wide) / divisor, dtype)
+        return means, (groups, divisor), pullback
+
+    def class_sums(self, rows: Array, groups: Array) -> Array:
+        """For each row the sum of all rows of its group, itself among them."""
+        raise NotImplementedError
+
+    def _own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
+            queries, keys, dots, lse = residuals
+            weight = self.xp.exp(dots * scale - self.column(lse)) * self.column(g)
+            grad_scale = self.scalar_like(scale, (weight * dots).sum()) if is_array(scale) else None
+            weight = weight * scale
+            by_query = self.xp.einsum("nm,nmd->nd", weight, keys)
+            return by_query, self.xp.einsum("nm,nd->nmd", weight, queries), grad_scale
+
+        dots = self.xp.einsum("nd,nmd->nm", queries, keys)
+        lse = self.logsumexp(dots * scale)
+        return lse, (queries, keys, dots, lse), pullback
+
+    def logsumexp(self, scores: Array) -> Array:
+        """Along the rows of a matrix."""
+        raise NotImplementedError
+
+    def _half(self, x: Array, index: int) -> Ruled:
+        def pullback(_: Any, g: Array) -> tuple[Array, None]:
+            grads = [self.xp.zeros_like(g), g] if index else [g, self.xp.zeros_like(g)]
+            return self.xp.concatenate(grads), None
+
+        size = x.shape[0] // 2
+        return x[index * size : (index + 1) * size], (), pullback
 
     def column(self, x: Array) -> Array:
         """A vector as a column, (n, 1)."""
@@ -190,9 +256,13 @@ class TapeOps:
     def _logaddexp(self, a: Array, b: Array) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:
             a, b, y = residuals
+            y = self.xp.where(y == -math.inf, math.inf, y)
             return g * self.xp.exp(a - y), g * self.xp.exp(b - y)
 
-        y = self.xp.logaddexp(a, b)
+        # Of nothing and nothing: no derivative, where exp(-inf + inf) would be NaN.
+        nothing = (a == -math.inf) & (b == -math.inf)
+        y = self.xp.logaddexp(self.xp.where(nothing, 0.0, a), b)
+        y = self.xp.where(nothing, -math.inf, y)
         return y, (a, b, y), pullback
 
     def _reduce(self, rows: Array, reduction: str, dtype: Any) -> Ruled:
@@ -213,10 +283,6 @@ class TapeOps:
     def repeat(self, ids: Array, times: int) -> Array:
         """The ids over and over, once a view."""
         return self.xp.concatenate((ids,) * times)
-
-    def all_equal(self, ids: Array) -> bool:
-        """Whether all ids are one and the same."""
-        return bool((ids == ids[0]).all())
 
     def device(self, array: Array) -> Any:
         """Where the array lives."""

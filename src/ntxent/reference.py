@@ -1,10 +1,11 @@
-"""The formula as plain loops in float64: the way a reader of the paper would first write it.
+"""The formulas as plain loops in float64: the way a reader of the papers would first write them.
 
-    from ntxent.reference import nt_xent
+    from ntxent.reference import nt_xent, sup_con, info_nce
 
 Nothing here is fast, and nothing is shared with the backends: it is the oracle that their tests are
-held to. Sizes, as in arXiv 2002.05709: N images, two (or V) augmented views of each, 2N (or VN)
-rows.
+held to. Each loss is a dictionary from every row to its terms (`ntxent._loops.Term`): which row it
+must find, among which, and with what weight. Sizes, as in arXiv 2002.05709: N images, two (or V)
+augmented views of each, 2N (or VN) rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from ntxent._loops import Array, Term, gradients_of, loss_of, similarities, stacked
+
+Terms = dict[int, list[Term]]
 
 
 def nt_xent(
@@ -52,10 +55,11 @@ def nt_xent(
     >>> round(nt_xent(same, same), 6)  # identical rows: log(2N - 1)
     1.098612
     """
-    losses = row_losses(
-        *views, temperature=temperature, ids=ids, denominator=denominator, normalize=normalize
+    return mean(
+        row_losses(
+            *views, temperature=temperature, ids=ids, denominator=denominator, normalize=normalize
+        )
     )
-    return math.fsum(losses) / len(losses)
 
 
 def row_losses(
@@ -66,40 +70,33 @@ def row_losses(
     normalize: bool = True,
 ) -> list[float]:
     """The loss of every row: those of the first view, then those of the second, and so on."""
-    similar = similarities(stacked(views, normalize))
-    positives = positive_pairs(len(views), len(views[0]))
-    negatives = negative_rows(len(views), len(views[0]), ids)
-    losses = []
-    for i, own in positives.items():
-        terms = []
-        for j in own:
-            # l_i = -log( exp(s_ij/tau) / sum_k exp(s_ik/tau) )
-            #     = log sum_k exp((s_ik - s_ij)/tau), where k = j gives exp(0) = 1
-            others = compared_with(own, negatives[i], j, denominator)
-            terms.append(
-                log_sum_exp([(similar[i, k] - similar[i, j]) / temperature for k in others])
-            )
-        losses.append(math.fsum(terms) / len(terms))
-    return losses
+    terms = nt_xent_terms(len(views), len(views[0]), ids, denominator)
+    return losses(terms, views, temperature, normalize)
 
 
-def stacked(views: Sequence[Any], normalize: bool) -> Array:
-    """The rows of the first view, then those of the second, each of length 1; a zero row stays."""
-    rows = []
-    for view in views:
-        for row in np.asarray(view, np.float64):
-            length = math.hypot(*row)
-            rows.append(row / length if normalize and length > 0 else row)
-    return np.array(rows)
+def gradients(
+    *views: Any,
+    temperature: float = 0.1,
+    ids: Any = None,
+    denominator: str = "all",
+    normalize: bool = True,
+    upstream: Any = None,
+) -> tuple[list[Array], float]:
+    """The gradients of the views and of the temperature, pair by pair.
+
+    `upstream` weighs the row losses; by default 1/n each, as in the mean.
+    """
+    terms = nt_xent_terms(len(views), len(views[0]), ids, denominator)
+    return gradients_of(weighted(terms, upstream), views, temperature, normalize)
 
 
-def similarities(rows: Array) -> Array:
-    """s_ik, the dot product of every two rows."""
-    similar = np.empty((len(rows), len(rows)))
-    for i, row in enumerate(rows):
-        for k, other in enumerate(rows):
-            similar[i, k] = row @ other
-    return similar
+def nt_xent_terms(views: int, images: int, ids: Any, denominator: str) -> Terms:
+    """Row i must find the other views of its image."""
+    negatives = negative_rows(views, images, ids)
+    return {
+        i: [Term(i, j, compared_with(own, negatives[i], j, denominator), 1 / len(own)) for j in own]
+        for i, own in positive_pairs(views, images).items()
+    }
 
 
 def positive_pairs(views: int, images: int) -> dict[int, list[int]]:
@@ -129,62 +126,105 @@ def compared_with(own: list[int], negatives: list[int], j: int, denominator: str
     return negatives
 
 
-def log_sum_exp(exponents: list[float]) -> float:
-    """log sum exp, also to the last digit where one exponent is 0 and the others are far below."""
-    top = max(exponents)
-    at_top = exponents.index(top)
-    rest = math.fsum(math.exp(x - top) for k, x in enumerate(exponents) if k != at_top)
-    return top + math.log1p(rest)
+def sup_con(z: Any, labels: Any, *, temperature: float = 0.1, normalize: bool = True) -> float:
+    """SupCon, arXiv 2004.11362, eq. 2: row i must find every other row of its label.
+
+    Each among all other rows. Rows without another of their label are left out of the mean.
+
+    Examples
+    --------
+    >>> from ntxent.reference import sup_con
+    >>> round(sup_con([[1.0, 0.0]] * 4, [7, 7, 7, 3]), 6)  # identical rows: log(n - 1)
+    1.098612
+    """
+    terms = sup_con_terms(labels)
+    return mean(losses({i: own for i, own in terms.items() if own}, [z], temperature, normalize))
 
 
-def gradients(
-    *views: Any,
+def sup_con_terms(labels: Any) -> Terms:
+    """Row i must find the other rows of its label, each among all other rows."""
+    names = [int(x) for x in labels]
+    rows = range(len(names))
+    terms = {}
+    for i in rows:
+        others = [k for k in rows if k != i]
+        own = [j for j in others if names[j] == names[i]]
+        terms[i] = [Term(i, j, others, 1 / len(own)) for j in own]
+    return terms
+
+
+def info_nce(
+    query: Any,
+    key: Any,
+    negatives: Any = None,
+    *,
     temperature: float = 0.1,
     ids: Any = None,
-    denominator: str = "all",
+    symmetric: bool = False,
     normalize: bool = True,
-    upstream: Any = None,
-) -> tuple[list[Array], float]:
-    """The gradients of the views and of the temperature, pair by pair.
+) -> float:
+    """InfoNCE, arXiv 1807.03748: query i must find key i among all keys and the negatives.
 
-    `upstream` weighs the row losses; by default 1/n each, as in the mean. With p_k the share of row
-    k in the denominator of the pair (i, j), d l / d s_ik = p_k / tau and d l / d s_ij = (p_j - 1) /
-    tau, where 1 - p_j is summed from the other shares, as it may be far below 1e-16.
+    `symmetric` is the mean of that and of key i finding query i among all queries (CLIP).
+
+    Examples
+    --------
+    >>> from ntxent.reference import info_nce
+    >>> round(info_nce([[1.0, 0.0]] * 3, [[1.0, 0.0]] * 3), 6)  # identical rows: log N
+    1.098612
     """
-    rows = stacked(views, normalize)
-    similar = similarities(rows)
-    positives = positive_pairs(len(views), len(views[0]))
-    negatives = negative_rows(len(views), len(views[0]), ids)
-    weights = [1 / len(rows)] * len(rows) if upstream is None else [float(x) for x in upstream]
-    grad_rows, grad_temperature = np.zeros_like(rows), 0.0
-    for i, own in positives.items():
-        for j in own:
-            others = compared_with(own, negatives[i], j, denominator)
-            shares = dict(zip(others, softmax(similar[i, others] / temperature), strict=True))
-            slopes = {**shares, j: -math.fsum(p for k, p in shares.items() if k != j)}
-            for k, share in slopes.items():
-                slope = share * weights[i] / len(own) / temperature
-                grad_rows[i] += slope * rows[k]
-                grad_rows[k] += slope * rows[i]
-                grad_temperature -= slope * similar[i, k] / temperature
-    flat = np.concatenate([np.asarray(view, np.float64) for view in views])
-    if normalize:
-        grad_rows = through_normalisation(flat, rows, grad_rows)
-    return list(np.split(grad_rows, len(views))), grad_temperature
+    arrays, terms = info_nce_terms(query, key, negatives, ids, symmetric)
+    return mean(losses(terms, arrays, temperature, normalize))
 
 
-def softmax(logits: Array) -> Array:
-    """The share of each in the sum of their exponentials."""
-    exponentials = np.exp(logits - logits.max())
-    shares: Array = exponentials / exponentials.sum()
-    return shares
+def info_nce_terms(
+    query: Any, key: Any, negatives: Any, ids: Any, symmetric: bool
+) -> tuple[list[Any], Terms]:
+    """The rows, [query, key, negatives], and the terms of every pair."""
+    pairs = len(query)
+    arrays, names = [query, key], list(range(pairs))
+    own: list[list[int]] = [[] for _ in range(pairs)]  # negatives of this query alone
+    shared: list[int] = []
+    if ids is not None:
+        names = [int(x) for x in ids]
+    if negatives is not None:
+        flat = np.asarray(negatives, np.float64)
+        arrays.append(flat.reshape(-1, flat.shape[-1]))
+        places = [2 * pairs + k for k in range(len(arrays[2]))]
+        if flat.ndim == 3:
+            own = np.array(places).reshape(pairs, -1).tolist()
+        else:
+            shared = places
+    terms: Terms = {}
+    for i in range(pairs):
+        others = [k for k in range(pairs) if names[k] != names[i]]
+        far = [k for k in shared if ids is None or names[k - pairs] != names[i]]
+        keys = [pairs + i, *(pairs + k for k in others), *far, *own[i]]
+        terms[i] = [Term(i, pairs + i, keys, 1.0)]
+        if symmetric:
+            terms[i] = [
+                Term(i, pairs + i, keys, 0.5),
+                Term(pairs + i, i, [i, *others], 0.5),
+            ]
+    return arrays, terms
 
 
-def through_normalisation(rows: Array, unit: Array, grad: Array) -> Array:
-    """dx = (dz - (dz . z) z) / |x| row by row; 0 for a zero row."""
-    found = np.zeros_like(rows)
-    for i, row in enumerate(rows):
-        length = math.hypot(*row)
-        if length > 0:
-            found[i] = (grad[i] - (grad[i] @ unit[i]) * unit[i]) / length
-    return found
+def losses(terms: Terms, arrays: Sequence[Any], temperature: float, normalize: bool) -> list[float]:
+    """The loss of every row."""
+    similar = similarities(stacked(arrays, normalize))
+    return [loss_of(own, similar, temperature) for own in terms.values()]
+
+
+def weighted(terms: Terms, upstream: Any = None) -> list[Term]:
+    """All terms, those of each row times its upstream; by default that of the mean."""
+    rows = [1 / len(terms)] * len(terms) if upstream is None else [float(x) for x in upstream]
+    return [
+        term._replace(weight=term.weight * row)
+        for own, row in zip(terms.values(), rows, strict=True)
+        for term in own
+    ]
+
+
+def mean(rows: Sequence[float]) -> float:
+    """The mean of the losses."""
+    return math.fsum(rows) / len(rows)

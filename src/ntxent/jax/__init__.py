@@ -1,15 +1,15 @@
-"""NT-Xent for JAX: `from ntxent.jax import nt_xent`."""
+"""NT-Xent and its family for JAX: `from ntxent.jax import nt_xent`."""
 
 from __future__ import annotations
 
 try:
     import jax as _jax  # noqa: F401 the one import whose failure has a remedy to name
 except ImportError as error:
-    from ntxent._spec import missing_framework
+    from ntxent._checks import missing_framework
 
     msg = "jax"
     raise missing_framework(msg, "JAX") from error
 
-from ntxent.jax._losses import nt_xent
+from ntxent.jax._losses import info_nce, nt_xent, sup_con
 
-__all__ = ["nt_xent"]
+__all__ = ["info_nce", "nt_xent", "sup_con"]

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntxent._spec import is_number
+from ntxent._checks import is_number
+from ntxent._classes import Classes, classes
+from ntxent.jax._grid import product
 from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 
@@ -48,38 +50,38 @@ class JaxOps:
     def evaluate(
         self,
         loss: Callable[[Sequence[Array], Any, str | None], Array],
-        views: Sequence[Array],
+        arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
-        return loss(views, temperature, implementation or self.choose(None))
+        return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Array) -> int:
         return len(rows)
 
-    def stack(self, *views: Array) -> Array:
-        rows = jnp.concatenate(views)
+    def stack(self, *arrays: Array) -> Array:
+        rows = jnp.concatenate(arrays)
         return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
 
-    def stack_unit(self, *views: Array) -> Array:
+    def stack_unit(self, *arrays: Array) -> Array:
         """Each row divided by its length: by a rounded one first, then by what that has left.
 
         A length that is rounded would be off for a whole row alike, and its similarities by up to
         an epsilon, which does not average out (docs/numerics.md).
         """
-        rows = self.stack(*views)
+        rows = self.stack(*arrays)
         # The largest entry becomes 2 to 4, exactly: squares stay in range, and so does the factor,
         # which XLA would take for 0 if it were subnormal.
-        largest = lax.stop_gradient(jnp.abs(rows).max(1, keepdims=True))
+        largest = lax.stop_gradient(jnp.abs(rows).max(-1, keepdims=True))
         rows = rows * lax.stop_gradient(
             jnp.ldexp(jnp.ones_like(largest), 2 - jnp.frexp(largest)[1])
         )
-        squares = (rows * rows).sum(1, keepdims=True)
+        squares = (rows * rows).sum(-1, keepdims=True)
         # 1 / sqrt(inf) = 0 and has the derivative 0: a zero row stays zero.
         unit = rows * lax.rsqrt(jnp.where(squares == 0, math.inf, squares))
         head, tail = dots(lax.stop_gradient(unit), lax.stop_gradient(unit))
-        excess = jnp.where(head == 0, 0, (head - 1) + tail)[:, None]
+        excess = jnp.where(head == 0, 0, (head - 1) + tail)[..., None]
         return unit - unit * (excess / 2)
 
     def inverse(self, temperature: Any, like: Array) -> Any:
@@ -92,22 +94,45 @@ class JaxOps:
     def repeat(self, ids: Array, times: int) -> Array:
         return jnp.tile(ids, times)
 
-    def all_equal(self, ids: Array) -> bool:
+    def known(self, ids: Array) -> list[int] | None:
         if isinstance(ids, jax.core.Tracer):
-            return False
-        known = np.asarray(ids)  # while `jit` traces, it traces jnp on known numbers too
-        return bool((known == known[0]).all())
+            return None
+        found: list[int] = np.asarray(ids).tolist()
+        return found
 
-    def partner_logits(self, rows: Array, shift: int, scale: Any) -> Array:
-        head, tail = logits(rows, jnp.roll(rows, -shift, 0), scale)
+    def one_id(self, rows: Array, value: int) -> Array:
+        return jnp.full(len(rows), value)
+
+    def classes(self, labels: Array) -> Classes:
+        return classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
+
+    def positive_means(self, rows: Array, classes: Classes) -> Array:
+        """In heads and tails: the only other row of a class is found again to the last digit."""
+        found = [
+            jax.ops.segment_sum(part, classes.groups, len(rows))[classes.groups] - part
+            for part in split(rows)
+        ]
+        divisor = jnp.maximum(classes.others, 1).astype(rows.dtype)
+        return (found[0] + found[1]) / divisor[:, None]
+
+    def partner_logits(self, rows: Array, partners: Array | int, scale: Any) -> Array:
+        head, tail = logits(rows, partner_rows(rows, partners), scale)
         return head + tail
 
     def contrast(self, lse: Array, positive: Array) -> Array:
         return self.log1pexp(lse - positive)
 
-    def partner_contrast(self, lse: Array, rows: Array, shift: int, scale: Any) -> Array:
-        head, tail = logits(rows, jnp.roll(rows, -shift, 0), scale)
-        return self.log1pexp((lse - head) - tail)
+    def partner_contrast(
+        self,
+        lse: Array,
+        rows: Array,
+        partners: Array | int,
+        scale: Any,
+        within: Array | None = None,
+    ) -> Array:
+        head, tail = logits(rows, partner_rows(rows, partners), scale)
+        x = (lse - head) - tail
+        return self.log1pexp(x) if within is None else jnp.where(within, x, self.log1pexp(x))
 
     def log1pexp(self, x: Array) -> Array:
         """log(1 + exp(x)) to the last digit."""
@@ -115,6 +140,13 @@ class JaxOps:
 
     def logaddexp(self, a: Array, b: Array) -> Array:
         return jnp.logaddexp(a, b)
+
+    def own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Array:
+        dots = product(keys, queries[:, :, None])[:, :, 0]
+        return jax.nn.logsumexp(dots * scale, 1)
+
+    def half(self, x: Array, index: int) -> Array:
+        return jnp.split(x, 2)[index]
 
     def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
         if reduction == "none":
@@ -149,9 +181,15 @@ def dots(a: Array, b: Array) -> tuple[Array, Array]:
     exact in float32, in whatever order. The rest is 2^-11 as large, and so is its error.
     """
     if a.dtype == jnp.float64:
-        return (a * b).sum(1), jnp.zeros(len(a), a.dtype)
+        found = (a * b).sum(-1)
+        return found, jnp.zeros_like(found)
     (a_head, a_tail), (b_head, b_tail) = split(a), split(b)
-    return (a_head * b_head).sum(1), (a_head * b_tail + a_tail * b).sum(1)
+    return (a_head * b_head).sum(-1), (a_head * b_tail + a_tail * b).sum(-1)
+
+
+def partner_rows(rows: Array, partners: Array | int) -> Array:
+    """The partners, or the rows that are so many rows further on."""
+    return jnp.roll(rows, -partners, 0) if isinstance(partners, int) else partners
 
 
 def split(x: Array) -> tuple[Array, Array]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ntxent._classes import Classes, classes
 from ntxent._tape import Traced, untraced
 from ntxent._tape_ops import TapeOps
-from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
+from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, logsumexp, pair_logsumexp
 from ntxent.numpy._tiled import Array
 
 
@@ -40,20 +41,35 @@ class NumpyOps(TapeOps):
     def chunks(self, rows: Array, count: int) -> Sequence[Array]:
         return np.split(rows, count)
 
-    def stacked_float64(self, views: Sequence[Array]) -> Array:
-        return np.concatenate(views, dtype=np.float64)
+    def stacked_float64(self, arrays: Sequence[Array]) -> Array:
+        return np.concatenate(arrays, dtype=np.float64)
 
     def inverse_norms(self, rows: Array) -> Array:
-        squares = np.einsum("ij,ij->i", rows, rows)[:, None]
+        squares = np.einsum("...j,...j->...", rows, rows)[..., None]
         return 1 / np.sqrt(np.where(squares == 0, math.inf, squares))
 
     def largest(self, rows: Array) -> Array:
-        largest: Array = np.abs(rows).max(1, keepdims=True)
+        largest: Array = np.abs(rows).max(-1, keepdims=True)
         return np.where(largest == 0, 1.0, largest)
 
     def row_dot(self, a: Array, b: Array) -> Array:
         found: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)
         return found
+
+    def classes(self, labels: Array) -> Classes:
+        return classes(np, labels, np.sort(labels), np.float64)
+
+    def class_sums(self, rows: Array, groups: Array) -> Array:
+        # A group's number is where it begins among the sorted rows: `classes` found it so.
+        begins, place = np.unique(groups, return_inverse=True)
+        sums: Array = np.add.reduceat(rows[np.argsort(groups, kind="stable")], begins)
+        return sums[place]
+
+    def logsumexp(self, scores: Array) -> Array:
+        return logsumexp(scores, 1)
+
+    def one_id(self, rows: Array, value: int) -> Array:
+        return np.full(len(rows), value)
 
     def spread(self, x: Any, size: int, device: Any) -> Array:
         del device
@@ -62,6 +78,10 @@ class NumpyOps(TapeOps):
     def number(self, temperature: Any) -> float:
         """The value of a 0-d array, for the check of its range."""
         return float(untraced(temperature))
+
+    def known(self, ids: Array) -> list[int]:
+        found: list[int] = ids.tolist()
+        return found
 
     def device(self, array: Any) -> str:
         del array
@@ -79,14 +99,14 @@ class NumpyOps(TapeOps):
     def evaluate(
         self,
         loss: Callable[[Sequence[Any], Any, str | None], Any],
-        views: Sequence[Any],
+        arrays: Sequence[Any],
         temperature: Any,
         implementation: str | None,
     ) -> Any:
         """The loss; `value_and_grad` passes traced arrays and differentiates."""
         # NaN and infinity show in the loss; 1/0 and log 0 are meant.
         with np.errstate(all="ignore"):
-            return loss(views, temperature, implementation)
+            return loss(arrays, temperature, implementation)
 
 
 OPS = NumpyOps(np)

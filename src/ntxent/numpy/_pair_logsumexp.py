@@ -31,20 +31,21 @@ def pair_logsumexp(
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     rule = _dense_rule if implementation == "dense" else _tiled_rule
     inputs = (queries, keys, scale)
-    made = rule((query_ids, key_ids), unit, columns)
+    made = rule((query_ids, key_ids), unit, columns, type(keys) is Traced)
     for x in inputs:
         if type(x) is Traced:
             return x.tape.apply(made, inputs)
     return made(*inputs)[0]
 
 
-def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool) -> Rule:
-    """`_tiled.py`, as a rule of the tape."""
+def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool, by_keys: bool) -> Rule:
+    """`_tiled.py`, as a rule of the tape; keys have a gradient if it is wanted."""
 
     def pullback(residuals: Sequence[Any], upstream: Any) -> tuple[Array | None, ...]:
         queries, keys, scale, *divisors = residuals
         row, column = sides(upstream, *divisors)
-        grads = _tiled.backward(_tiled.Pairs(queries, keys, float(scale), ids, unit), row, column)
+        pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
+        grads = _tiled.backward(pairs, row, column, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Array, keys: Array | None, scale: Any) -> tuple[Any, Any, Pullback]:
@@ -55,9 +56,9 @@ def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool) -> Rule:
     return rule
 
 
-def _dense_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool) -> Rule:
+def _dense_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool, by_keys: bool) -> Rule:
     """The matrix form: n^2 scores at once."""
-    del unit  # the maximum of a row is at hand
+    del unit, by_keys  # the maximum of a row is at hand
 
     def scores(queries: Array, keys: Array | None, scale: Any) -> Array:
         others = queries if keys is None else keys

@@ -127,15 +127,19 @@ def forward(
     return row_sums.found(), (None, None) if column_sums is None else column_sums.found()
 
 
-def backward(pairs: Pairs, row: Side, column: Side | None) -> tuple[Array, Array | None]:
-    """The gradients of queries and keys; one, of both together, in the symmetric case."""
+def backward(
+    pairs: Pairs, row: Side, column: Side | None, by_keys: bool
+) -> tuple[Array, Array | None]:
+    """The gradients of queries and (if wanted) keys; in the symmetric case one, of both."""
     row = prepared(pairs, row)
     if column is not None:
         column = prepared(pairs, column)
     if pairs.symmetric:
         column = row
     grad_queries = np.zeros_like(pairs.queries)
-    grad_keys = grad_queries if pairs.symmetric else np.zeros_like(pairs.keys)
+    grad_keys = np.zeros_like(pairs.keys) if by_keys else None
+    if pairs.symmetric:
+        grad_keys = grad_queries
     buffer = np.empty_like(pairs.buffer)
     for down, across, tile in pairs.tiles():
         out = buffer[: tile.shape[0], : tile.shape[1]]
@@ -143,11 +147,11 @@ def backward(pairs: Pairs, row: Side, column: Side | None) -> tuple[Array, Array
         above = None if column is None else Side(column.upstream[across], column.divisor[across])
         weight = weights(tile, left, above, pairs.shifted, out)
         grad_queries[down] += weight @ pairs.keys[across]
-        if not pairs.symmetric or pairs.mirrored(down, across):
+        if grad_keys is not None and (not pairs.symmetric or pairs.mirrored(down, across)):
             grad_keys[across] += weight.T @ pairs.queries[down]
     factor = pairs.queries.dtype.type(_range.weight_scale(pairs.scale, pairs.shifted))
     grad_queries *= factor
-    if pairs.symmetric:
+    if pairs.symmetric or grad_keys is None:
         return grad_queries, None
     grad_keys *= factor
     return grad_queries, grad_keys

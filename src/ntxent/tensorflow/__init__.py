@@ -1,16 +1,16 @@
-"""NT-Xent for TensorFlow: `from ntxent.tensorflow import nt_xent`."""
+"""NT-Xent and its family for TensorFlow: `from ntxent.tensorflow import nt_xent`."""
 
 from __future__ import annotations
 
 try:
     import tensorflow as tf  # noqa: F401 the one import whose failure has a remedy to name
 except ImportError as error:
-    from ntxent._spec import missing_framework
+    from ntxent._checks import missing_framework
 
     msg = "tensorflow"
     raise missing_framework(msg, "TensorFlow") from error
 
-from ntxent.tensorflow._keras import NTXentLoss
-from ntxent.tensorflow._losses import nt_xent
+from ntxent.tensorflow._keras import InfoNCELoss, NTXentLoss, SupConLoss
+from ntxent.tensorflow._losses import info_nce, nt_xent, sup_con
 
-__all__ = ["NTXentLoss", "nt_xent"]
+__all__ = ["InfoNCELoss", "NTXentLoss", "SupConLoss", "info_nce", "nt_xent", "sup_con"]

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ntxent import _spec
-from ntxent.tensorflow._losses import nt_xent
-from ntxent.tensorflow._ops import OPS
+from ntxent import _checks
+from ntxent._spec import TEMPERATURE
+from ntxent.tensorflow._losses import info_nce, nt_xent, sup_con
+from ntxent.tensorflow._ops import OPS, plain
+
+MEAN = "sum_over_batch_size"
+
+
+class Loss(keras.losses.Loss):
+    """What the losses share: a number as temperature, and the options of the function."""
+
+    def __init__(
+        self,
+        temperature: Any,
+        options: dict[str, Any],
+        reduction: str | None,
+        name: str,
+        dtype: Any,
+    ) -> None:
+        if not _checks.is_number(temperature):
+            msg = (
+                f"temperature must be a number here; got {type(temperature).__name__} "
+                f"{temperature!r}. Pass a float; to learn it, call the function in compute_loss."
+            )
+            raise TypeError(msg)
+        _checks.check_range(temperature)
+        denominator = options.get("denominator", "all")
+        _checks.check_choices(OPS, denominator, "none", options["implementation"])
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.temperature = float(temperature)
+        self.options = options
+
+    def rows(self, function: Callable[..., Any], *arrays: Any) -> tf.Tensor:
+        """The losses of the rows, with this object's options."""
+        return function(*arrays, temperature=self.temperature, reduction="none", **self.options)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same loss of."""
+        config = {**super().get_config(), "dtype": self.dtype, "temperature": self.temperature}
+        return config | self.options
 
 
 @keras.saving.register_keras_serializable("ntxent")
-class NTXentLoss(keras.losses.Loss):
+class NTXentLoss(Loss):
     """`nt_xent` of two views as a Keras loss: `y_true` and `y_pred` are the two projections.
 
     Parameters
@@ -75,48 +114,160 @@ class NTXentLoss(keras.losses.Loss):
     def __init__(
         self,
         *,
-        temperature: float = _spec.TEMPERATURE,
+        temperature: float = TEMPERATURE,
         denominator: str = "all",
         normalize: bool = True,
-        reduction: str | None = "sum_over_batch_size",
+        reduction: str | None = MEAN,
         implementation: str | None = None,
         name: str = "nt_xent",
         dtype: Any = None,
     ) -> None:
-        if not _spec.is_number(temperature):
-            msg = (
-                f"temperature must be a number here; got {type(temperature).__name__} "
-                f"{temperature!r}. Pass a float; to learn it, call nt_xent in compute_loss."
-            )
-            raise TypeError(msg)
-        _spec.check_range(temperature)
-        _spec.check_choices(OPS, denominator, "none", implementation)
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.temperature = float(temperature)
-        self.denominator = denominator
-        self.normalize = normalize
-        self.implementation = implementation
+        options = {
+            "denominator": denominator,
+            "normalize": normalize,
+            "implementation": implementation,
+        }
+        super().__init__(temperature, options, reduction, name, dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """One value an image, which Keras weighs and reduces."""
-        rows = nt_xent(
-            y_true,
-            y_pred,
-            temperature=self.temperature,
-            denominator=self.denominator,
-            normalize=self.normalize,
-            reduction="none",
-            implementation=self.implementation,
-        )
-        return tf.reduce_mean(tf.reshape(rows, (2, -1)), 0)
+        return tf.reduce_mean(tf.reshape(self.rows(nt_xent, y_true, y_pred), (2, -1)), 0)
 
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes the same loss of."""
-        return {
-            **super().get_config(),
-            "dtype": self.dtype,
-            "temperature": self.temperature,
-            "denominator": self.denominator,
-            "normalize": self.normalize,
-            "implementation": self.implementation,
+
+@keras.saving.register_keras_serializable("ntxent")
+class SupConLoss(Loss):
+    """`sup_con` as a Keras loss: `y_true` are the labels, `y_pred` the projections.
+
+    Parameters
+    ----------
+    temperature : float, default 0.1
+        As in `sup_con`, a number. To learn it, call `sup_con` in the model's `compute_loss`.
+    normalize, implementation
+        As in `sup_con`.
+    reduction : str, default "sum_over_batch_size"
+        Keras' word for the mean, which is `sup_con`'s "mean": over the rows that have a positive.
+        "sum" is over the same rows, and "none" or None gives one value a row.
+    name, dtype
+        As in `NTXentLoss`. Labels are never cast: they stay the integers that they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a temperature or a choice that `sup_con` refuses, and labels that aren't integers.
+
+    Notes
+    -----
+    Formula, memory and time are those of `sup_con`. Labels may have shape (n,) or (n, 1). A batch
+    in which no two rows have one label has the loss NaN: choose batches large enough for the number
+    of classes.
+
+    Examples
+    --------
+    >>> import keras
+    >>> import numpy as np
+    >>> from ntxent.tensorflow import SupConLoss
+    >>> model = keras.Sequential([keras.layers.Dense(2)])
+    >>> model.compile(optimizer="adam", loss=SupConLoss(temperature=0.5))
+    >>> x, labels = np.eye(4, dtype="float32"), np.array([7, 7, 9, 9])
+    >>> history = model.fit(x, labels, verbose=0)
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = TEMPERATURE,
+        normalize: bool = True,
+        reduction: str | None = MEAN,
+        implementation: str | None = None,
+        name: str = "sup_con",
+        dtype: Any = None,
+    ) -> None:
+        options = {"normalize": normalize, "implementation": implementation}
+        super().__init__(temperature, options, reduction, name, dtype)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
+        """As Keras does it, but for the labels, which it would make floats of."""
+        (labels,) = plain(y_true)
+        same = Labelled(partial(self.call, labels), self.reduction, self.name, self.dtype)
+        return same(y_pred, y_pred, sample_weight)
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """One value a row, which Keras weighs and reduces."""
+        labels = tf.convert_to_tensor(y_true)
+        if len(labels.shape) == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        rows = self.rows(sup_con, y_pred, labels)
+        if self.reduction not in {MEAN, "mean"}:
+            return rows
+        anchors = OPS.classes(labels).anchors  # Keras' mean is over all rows, ours over these
+        return rows / tf.cast(tf.reduce_mean(anchors), rows.dtype)
+
+
+class Labelled(keras.losses.Loss):
+    """Keras' casts, weights and reduction around a function of the projections alone."""
+
+    def __init__(
+        self, function: Callable[[Any], Any], reduction: str | None, name: str, dtype: Any
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """What the function says; there is no other target."""
+        del y_true
+        return self.function(y_pred)
+
+
+@keras.saving.register_keras_serializable("ntxent")
+class InfoNCELoss(Loss):
+    """`info_nce` as a Keras loss: `y_pred` are the queries, `y_true` their keys.
+
+    Parameters
+    ----------
+    temperature : float, default 0.1
+        As in `info_nce`, a number. To learn it, call `info_nce` in the model's `compute_loss`.
+    symmetric, normalize, implementation
+        As in `info_nce`.
+    reduction, name, dtype
+        As in `NTXentLoss`; "none" gives one value a pair.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a temperature or a choice that `info_nce` refuses.
+
+    Notes
+    -----
+    Formula, memory and time are those of `info_nce`. A gradient flows into each side that depends
+    on the model. For negatives or ids call `info_nce` in the model's `compute_loss`.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from ntxent.tensorflow import InfoNCELoss
+    >>> loss = InfoNCELoss(temperature=0.5, symmetric=True)
+    >>> round(float(loss(tf.eye(2), tf.eye(2))), 6)
+    0.126928
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = TEMPERATURE,
+        symmetric: bool = False,
+        normalize: bool = True,
+        reduction: str | None = MEAN,
+        implementation: str | None = None,
+        name: str = "info_nce",
+        dtype: Any = None,
+    ) -> None:
+        options = {
+            "symmetric": symmetric,
+            "normalize": normalize,
+            "implementation": implementation,
         }
+        super().__init__(temperature, options, reduction, name, dtype)
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """One value a pair, which Keras weighs and reduces."""
+        return self.rows(info_nce, y_pred, y_true)

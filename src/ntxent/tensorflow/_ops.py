@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ntxent._spec import is_number
+from ntxent._checks import is_number
+from ntxent._classes import Classes, classes
 from ntxent.tensorflow import _tiled
 from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
@@ -49,31 +50,33 @@ class TensorflowOps:
     def evaluate(
         self,
         loss: Callable[[Sequence[Tensor], Any, str | None], Tensor],
-        views: Sequence[Tensor],
+        arrays: Sequence[Tensor],
         temperature: Any,
         implementation: str | None,
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
-        return loss(views, temperature, implementation or self.choose(None))
+        return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Tensor) -> Any:
         return _tiled.count(rows)
 
-    def stack(self, *views: Tensor) -> Tensor:
-        # `stack`, not `concat`: it refuses views whose unknown batch sizes turn out to differ.
-        rows = tf.reshape(tf.stack(views), (-1, _tiled.sizes(views[0])[1]))
+    def stack(self, *arrays: Tensor) -> Tensor:
+        rows = arrays[0]
+        if len(arrays) > 1:
+            # `stack`, not `concat`: it refuses views whose unknown batch sizes turn out to differ.
+            rows = tf.reshape(tf.stack(arrays), (-1, _tiled.sizes(rows)[1]))
         return rows if rows.dtype == tf.float64 else tf.cast(rows, tf.float32)
 
-    def stack_unit(self, *views: Tensor) -> Tensor:
+    def stack_unit(self, *arrays: Tensor) -> Tensor:
         """In float64, then rounded: a rounded length would be off for a whole row alike."""
-        rows = self.stack(*views)
+        rows = self.stack(*arrays)
         dtype = rows.dtype
         if dtype == tf.float64:
             # The square of a float32 stays within the range of a float64; its own may not.
-            largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), 1, keepdims=True))
+            largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), -1, keepdims=True))
             rows = rows / tf.where(largest == 0, tf.ones_like(largest), largest)
         rows = tf.cast(rows, tf.float64)
-        squares = tf.reduce_sum(rows * rows, 1, keepdims=True)
+        squares = tf.reduce_sum(rows * rows, -1, keepdims=True)
         # 1 / sqrt(inf) = 0 and has the derivative 0: a zero row stays zero.
         inverse = tf.math.rsqrt(tf.where(squares == 0, constant(math.inf, squares), squares))
         return tf.cast(rows * inverse, dtype)
@@ -89,8 +92,15 @@ class TensorflowOps:
     def repeat(self, ids: Tensor, times: int) -> Tensor:
         return tf.concat([ids] * times, 0)  # `tile` lacks some of the integers
 
-    def all_equal(self, ids: Tensor) -> bool:
-        return tf.executing_eagerly() and bool(tf.reduce_all(ids == ids[0]))
+    def known(self, ids: Tensor) -> list[int] | None:
+        return ids.numpy().tolist() if tf.executing_eagerly() else None
+
+    def one_id(self, rows: Tensor, value: int) -> Tensor:
+        return tf.fill((_tiled.count(rows),), value)
+
+    def classes(self, labels: Tensor) -> Classes:
+        labels = tf.cast(labels, tf.int64)
+        return classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
     # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
@@ -98,23 +108,44 @@ class TensorflowOps:
     def pair_logsumexp(self, *args: Any, **kwargs: Any) -> Tensor:
         return tf.cast(pair_logsumexp(*args, **kwargs), tf.float64)
 
-    def partner_logits(self, rows: Tensor, shift: Any, scale: Any) -> Tensor:
+    def positive_means(self, rows: Tensor, classes: Classes) -> Tensor:
         wide = tf.cast(rows, tf.float64)
+        sums = tf.math.unsorted_segment_sum(wide, classes.groups, _tiled.count(rows))
+        divisor = tf.maximum(classes.others, 1)
+        return (tf.gather(sums, classes.groups) - wide) / divisor[:, None]
+
+    def partner_logits(self, rows: Tensor, partners: Any, scale: Any) -> Tensor:
+        wide = tf.cast(rows, tf.float64)
+        if not len(getattr(partners, "shape", ())):
+            partners = tf.roll(wide, -partners, 0)
         scale = scale if isinstance(scale, float) else tf.cast(scale, tf.float64)
-        return tf.reduce_sum(wide * tf.roll(wide, -shift, 0), 1) * scale
+        return tf.reduce_sum(wide * tf.cast(partners, tf.float64), 1) * scale
 
     def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
         return self.log1pexp(lse - positive)
 
-    def partner_contrast(self, lse: Tensor, rows: Tensor, shift: Any, scale: Any) -> Tensor:
-        return self.contrast(lse, self.partner_logits(rows, shift, scale))
+    def partner_contrast(
+        self, lse: Tensor, rows: Tensor, partners: Any, scale: Any, within: Any = None
+    ) -> Tensor:
+        x = lse - self.partner_logits(rows, partners, scale)
+        return self.log1pexp(x) if within is None else tf.where(within, x, self.log1pexp(x))
+
+    def own_logsumexp(self, queries: Tensor, keys: Tensor, scale: Any) -> Tensor:
+        scores = tf.einsum("nd,nmd->nm", queries * scale, keys)
+        return tf.cast(tf.reduce_logsumexp(scores, 1), tf.float64)
+
+    def half(self, x: Tensor, index: int) -> Tensor:
+        return tf.split(x, 2)[index]
 
     def log1pexp(self, x: Tensor) -> Tensor:
         """log(1 + exp(x)) to the last digit."""
         return tf.nn.softplus(x)
 
     def logaddexp(self, a: Tensor, b: Tensor) -> Tensor:
-        return tf.reduce_logsumexp(tf.stack((a, b)), 0)
+        none = constant(-math.inf, a)
+        nothing = (a == none) & (b == none)  # then -inf, without a derivative, which would be NaN
+        found = tf.reduce_logsumexp(tf.stack((tf.where(nothing, tf.zeros_like(a), a), b)), 0)
+        return tf.where(nothing, none, found)
 
     def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
         if reduction != "none":
@@ -142,6 +173,6 @@ def same_shape(views: Sequence[Any]) -> Sequence[Any]:
         return views
     try:
         shape = reduce(tf.TensorShape.merge_with, shapes)
-    except ValueError:  # they differ already: `_spec` has the words for it
+    except ValueError:  # they differ already: `_checks` has the words for it
         return views
     return [tf.ensure_shape(view, shape) for view in views]

@@ -1,16 +1,16 @@
-"""NT-Xent for PyTorch: `from ntxent.torch import nt_xent`."""
+"""NT-Xent and its family for PyTorch: `from ntxent.torch import nt_xent`."""
 
 from __future__ import annotations
 
 try:
     import torch as _torch  # noqa: F401 the one import whose failure has a remedy to name
 except ImportError as error:
-    from ntxent._spec import missing_framework
+    from ntxent._checks import missing_framework
 
     msg = "torch"
     raise missing_framework(msg, "PyTorch") from error
 
-from ntxent.torch._losses import nt_xent
-from ntxent.torch._modules import NTXentLoss
+from ntxent.torch._losses import info_nce, nt_xent, sup_con
+from ntxent.torch._modules import InfoNCELoss, NTXentLoss, SupConLoss
 
-__all__ = ["NTXentLoss", "nt_xent"]
+__all__ = ["InfoNCELoss", "NTXentLoss", "SupConLoss", "info_nce", "nt_xent", "sup_con"]

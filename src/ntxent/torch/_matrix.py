@@ -52,8 +52,9 @@ def backward(
     row: Side,
     column: Side | None,
     tile: Tensor,
+    by_keys: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of queries and keys; without keys one gradient, of both together."""
+    """The gradients of queries and (if wanted) keys; without keys one, of both together."""
     others = queries if keys is None else keys
     shifted = _range.needs_shift(queries.element_size(), scale, others.shape[0], unit)
     row = prepared(row, scale, shifted)
@@ -64,6 +65,6 @@ def backward(
     weight = weights(tile, row, column, shifted)
     factor = _range.weight_scale(scale, shifted)
     grad = torch.addmm(queries, weight, others, beta=0, alpha=factor)
-    if keys is None:
+    if keys is None or not by_keys:
         return grad, None
     return grad, torch.addmm(keys, weight.T, queries, beta=0, alpha=factor)

@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ntxent import _spec
-from ntxent.torch._losses import nt_xent
+from ntxent import _checks
+from ntxent._spec import TEMPERATURE
+from ntxent.torch._losses import info_nce, nt_xent, sup_con
 from ntxent.torch._ops import OPS
 
 
-class NTXentLoss(torch.nn.Module):
+class Loss(torch.nn.Module):
+    """What the modules share: a temperature, fixed or learned, and the options of the function."""
+
+    log_temperature: torch.nn.Parameter | None
+
+    def __init__(
+        self, temperature: float, learn_temperature: bool, options: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        _checks.check_number(temperature)
+        denominator = options.get("denominator", "all")
+        _checks.check_choices(OPS, denominator, options["reduction"], options["implementation"])
+        self.fixed_temperature = float(temperature)
+        start = torch.tensor(math.log(self.fixed_temperature))
+        self.log_temperature = torch.nn.Parameter(start) if learn_temperature else None
+        self.options = options
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """The temperature in use, a 0-d tensor if it is learned."""
+        if self.log_temperature is None:
+            return self.fixed_temperature
+        return self.log_temperature.exp()
+
+    def extra_repr(self) -> str:
+        """What differs between two of these modules, for `repr`."""
+        temperature = self.temperature
+        shown = f"{temperature:.4g}"
+        if isinstance(temperature, Tensor):
+            shown = f"{temperature.item():.4g} (learned)"
+        given = {name: x for name, x in self.options.items() if name != "implementation"}
+        return ", ".join([f"temperature={shown}", *(f"{name}={x!r}" for name, x in given.items())])
+
+
+class NTXentLoss(Loss):
     """`nt_xent` as a module, with the temperature fixed or learned.
 
     Parameters
@@ -47,55 +83,134 @@ class NTXentLoss(torch.nn.Module):
     True
     """
 
-    log_temperature: torch.nn.Parameter | None
-
     def __init__(
         self,
         *,
-        temperature: float = _spec.TEMPERATURE,
+        temperature: float = TEMPERATURE,
         learn_temperature: bool = False,
         denominator: str = "all",
         normalize: bool = True,
         reduction: str = "mean",
         implementation: str | None = None,
     ) -> None:
-        super().__init__()
-        _spec.check_number(temperature)
-        _spec.check_choices(OPS, denominator, reduction, implementation)
-        self.fixed_temperature = float(temperature)
-        start = torch.tensor(math.log(self.fixed_temperature))
-        self.log_temperature = torch.nn.Parameter(start) if learn_temperature else None
-        self.denominator = denominator
-        self.normalize = normalize
-        self.reduction = reduction
-        self.implementation = implementation
-
-    @property
-    def temperature(self) -> float | Tensor:
-        """The temperature in use, a 0-d tensor if it is learned."""
-        if self.log_temperature is None:
-            return self.fixed_temperature
-        return self.log_temperature.exp()
+        options = {
+            "denominator": denominator,
+            "normalize": normalize,
+            "reduction": reduction,
+            "implementation": implementation,
+        }
+        super().__init__(temperature, learn_temperature, options)
 
     def forward(self, *views: Tensor, ids: Tensor | None = None) -> Tensor:
         """The loss of the views, each of shape (N, d); see `nt_xent`."""
-        return nt_xent(
-            *views,
-            temperature=self.temperature,
-            ids=ids,
-            denominator=self.denominator,
-            normalize=self.normalize,
-            reduction=self.reduction,
-            implementation=self.implementation,
-        )
+        return nt_xent(*views, temperature=self.temperature, ids=ids, **self.options)
 
-    def extra_repr(self) -> str:
-        """What differs between two of these modules, for `repr`."""
-        temperature = self.temperature
-        if isinstance(temperature, Tensor):
-            temperature = f"{temperature.item():.4g} (learned)"  # type: ignore[assignment]
-        return (
-            f"temperature={temperature}, "
-            f"denominator={self.denominator!r}, normalize={self.normalize}, "
-            f"reduction={self.reduction!r}"
+
+class SupConLoss(Loss):
+    """`sup_con` as a module, with the temperature fixed or learned.
+
+    Parameters
+    ----------
+    temperature, learn_temperature
+        As in `NTXentLoss`.
+    normalize, reduction, implementation
+        As in `sup_con`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a temperature or a choice that `sup_con` refuses.
+
+    Notes
+    -----
+    Formula, memory and time are those of `sup_con`. Views of an image are rows with its label:
+    ``loss(torch.cat([z1, z2]), torch.cat([labels, labels]))``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ntxent.torch import SupConLoss
+    >>> loss = SupConLoss(temperature=0.5)
+    >>> round(loss(torch.eye(2).repeat(2, 1), torch.tensor([0, 1, 0, 1])).item(), 6)
+    0.239545
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = TEMPERATURE,
+        learn_temperature: bool = False,
+        normalize: bool = True,
+        reduction: str = "mean",
+        implementation: str | None = None,
+    ) -> None:
+        options = {
+            "normalize": normalize,
+            "reduction": reduction,
+            "implementation": implementation,
+        }
+        super().__init__(temperature, learn_temperature, options)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the rows, (n, d), with their labels, (n,); see `sup_con`."""
+        return sup_con(z, labels, temperature=self.temperature, **self.options)
+
+
+class InfoNCELoss(Loss):
+    """`info_nce` as a module, with the temperature fixed or learned.
+
+    Parameters
+    ----------
+    temperature, learn_temperature
+        As in `NTXentLoss`; CLIP learns it, from 0.07.
+    symmetric, normalize, reduction, implementation
+        As in `info_nce`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a temperature or a choice that `info_nce` refuses.
+
+    Notes
+    -----
+    Formula, memory and time are those of `info_nce`. The module keeps no queue: the caller does.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ntxent.torch import InfoNCELoss
+    >>> loss = InfoNCELoss(temperature=0.5, symmetric=True)
+    >>> round(loss(torch.eye(2), torch.eye(2)).item(), 6)
+    0.126928
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = TEMPERATURE,
+        learn_temperature: bool = False,
+        symmetric: bool = False,
+        normalize: bool = True,
+        reduction: str = "mean",
+        implementation: str | None = None,
+    ) -> None:
+        options = {
+            "symmetric": symmetric,
+            "normalize": normalize,
+            "reduction": reduction,
+            "implementation": implementation,
+        }
+        super().__init__(temperature, learn_temperature, options)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        negatives: Tensor | None = None,
+        *,
+        ids: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of the pairs, each of shape (N, d); see `info_nce`."""
+        return info_nce(
+            query, key, negatives, temperature=self.temperature, ids=ids, **self.options
         )

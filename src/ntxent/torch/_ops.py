@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
 from ntxent.torch._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
@@ -44,18 +45,18 @@ class TorchOps(TapeOps):
     def chunks(self, rows: Tensor, count: int) -> Sequence[Tensor]:
         return rows.chunk(count)
 
-    def stacked_float64(self, views: Sequence[Tensor]) -> Tensor:
-        return torch.cat(tuple(views)).double()
+    def stacked_float64(self, arrays: Sequence[Tensor]) -> Tensor:
+        return torch.cat(tuple(arrays)).double()
 
     def inverse_norms(self, rows: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # vector_norm has no second derivative at a zero row
-            squares = rows.square().sum(1, keepdim=True)
+            squares = rows.square().sum(-1, keepdim=True)
             return squares.masked_fill(squares == 0, math.inf).rsqrt()
-        norms: Tensor = torch.linalg.vector_norm(rows, 2, 1, keepdim=True)
+        norms: Tensor = torch.linalg.vector_norm(rows, 2, -1, keepdim=True)
         return norms.reciprocal_().nan_to_num_(nan=math.nan, posinf=0.0)
 
     def largest(self, rows: Tensor) -> Tensor:
-        largest = rows.detach().abs().amax(1, keepdim=True)
+        largest = rows.detach().abs().amax(-1, keepdim=True)
         return largest.masked_fill(largest == 0, 1.0)
 
     def column(self, x: Tensor) -> Tensor:
@@ -74,6 +75,23 @@ class TorchOps(TapeOps):
     def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(1, dtype=torch.float64)
 
+    def classes(self, labels: Tensor) -> Classes:
+        labels = labels.long()
+        return classes(torch, labels, labels.sort().values, Tensor.double)
+
+    def class_sums(self, rows: Tensor, groups: Tensor) -> Tensor:
+        return torch.zeros_like(rows).index_add(0, groups, rows)[groups]
+
+    def logsumexp(self, scores: Tensor) -> Tensor:
+        return scores.logsumexp(1)
+
+    def one_id(self, rows: Tensor, value: int) -> Tensor:
+        return torch.full(rows.shape[:1], value, device=self.device(rows))
+
+    def known(self, ids: Tensor) -> list[int]:
+        found: list[int] = ids.tolist()
+        return found
+
     def number(self, temperature: Tensor) -> None:
         """Nothing: a tensor's value isn't checked, as it may be on a device or be traced."""
 
@@ -88,18 +106,18 @@ class TorchOps(TapeOps):
         return [f"cpu ({torch.get_num_threads()} threads)", *found]
 
     def evaluate(
-        self, loss: Loss, views: Sequence[Tensor], temperature: Any, implementation: str | None
+        self, loss: Loss, arrays: Sequence[Tensor], temperature: Any, implementation: str | None
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
-        name = implementation or self.choose(views[0].device)
-        kind = views[0].device.type
+        name = implementation or self.choose(arrays[0].device)
+        kind = arrays[0].device.type
         if torch.is_autocast_enabled(kind):  # similarities and sums are float32 all the same
             with torch.autocast(kind, enabled=False):
-                return self.evaluate(loss, views, temperature, name)
+                return self.evaluate(loss, arrays, temperature, name)
         if name == "dense":
-            value: Tensor = loss(views, temperature, name)
+            value: Tensor = loss(arrays, temperature, name)
         else:
-            value = _OnTape.apply(loss, name, torch.is_grad_enabled(), temperature, *views)
+            value = _OnTape.apply(loss, name, torch.is_grad_enabled(), temperature, *arrays)
         return value
 
 
@@ -117,12 +135,12 @@ class _OnTape(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loss: Loss, name: str, grad_enabled: bool, temperature: Any, *views: Tensor
+        ctx: Any, loss: Loss, name: str, grad_enabled: bool, temperature: Any, *arrays: Tensor
     ) -> Tensor:
-        inputs = (temperature, *views)
+        inputs = (temperature, *arrays)
         needed = ctx.needs_input_grad[3:]
         if not (grad_enabled and any(needed)):
-            value: Tensor = loss(views, temperature, name)
+            value: Tensor = loss(arrays, temperature, name)
             return value
         tape = Tape()
         watched = [tape.watch(x) if need else x for x, need in zip(inputs, needed, strict=True)]
@@ -132,8 +150,8 @@ class _OnTape(torch.autograd.Function):
         by_number = not isinstance(temperature, Tensor)
         ctx.loss, ctx.tape = loss, None
         ctx.temperature = temperature if by_number else None
-        held = (None if by_number else temperature, *views)
-        exact = views[0].dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
+        held = (None if by_number else temperature, *arrays)
+        exact = arrays[0].dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
         if exact and value.dim() == 0:
             ctx.save_for_backward(*held, *tape.gradients(output.place, 1.0, places, tape.residuals))
             return value

@@ -39,19 +39,19 @@ def pair_logsumexp(
 
     ids, inputs = (query_ids, key_ids), (queries, keys, scale)
     if max(queries.shape[0], 0 if keys is None else keys.shape[0]) <= _tiled.TILE:
-        rule = _matrix_rule(ids, unit, columns)
+        rule = _matrix_rule(ids, unit, columns, type(keys) is Traced)
     else:
-        rule = _tiled_rule(ids, unit, columns, keep=bool(traced))
+        rule = _tiled_rule(ids, unit, columns, type(keys) is Traced, keep=bool(traced))
     return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
 
 
-def _matrix_rule(ids: Any, unit: bool, columns: bool) -> Rule:
-    """One tile, `_matrix.py`, as a rule of the tape."""
+def _matrix_rule(ids: Any, unit: bool, columns: bool, by_keys: bool) -> Rule:
+    """One tile, `_matrix.py`, as a rule of the tape; keys have a gradient if it is wanted."""
 
     def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
         queries, keys, scale, row_divisor, column_divisor, tile = residuals
         row, column = sides(upstream, row_divisor, column_divisor)
-        grads = _matrix.backward(queries, keys, float(scale), unit, row, column, tile)
+        grads = _matrix.backward(queries, keys, float(scale), unit, row, column, tile, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
@@ -62,14 +62,14 @@ def _matrix_rule(ids: Any, unit: bool, columns: bool) -> Rule:
     return rule
 
 
-def _tiled_rule(ids: Any, unit: bool, columns: bool, keep: bool) -> Rule:
+def _tiled_rule(ids: Any, unit: bool, columns: bool, by_keys: bool, keep: bool) -> Rule:
     """Many tiles, `_tiled.py`, as a rule of the tape."""
 
     def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
         queries, keys, scale, row_divisor, column_divisor, *kept = residuals
         row, column = sides(upstream, row_divisor, column_divisor)
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
-        grads = _tiled.backward(pairs, row, column, kept)
+        grads = _tiled.backward(pairs, row, column, kept, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:

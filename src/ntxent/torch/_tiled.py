@@ -154,15 +154,17 @@ def forward(pairs: Pairs, *, columns: bool, keep: bool) -> tuple[Found, Found | 
 
 
 def backward(
-    pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor]
+    pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor], by_keys: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of queries and keys; in the symmetric case one gradient, of both together."""
+    """The gradients of queries and (if wanted) keys; in the symmetric case one, of both."""
     shifted, scale = pairs.shifted, pairs.scale
     factor = _range.weight_scale(scale, shifted)
     grad_queries = torch.zeros_like(pairs.queries)
-    grad_keys = None if pairs.symmetric else torch.zeros_like(pairs.keys)
+    grad_keys = torch.zeros_like(pairs.keys) if by_keys else None
     query_parts = parts(grad_queries, pairs.height)
-    key_parts = query_parts if grad_keys is None else parts(grad_keys, pairs.width)
+    key_parts = parts(grad_keys, pairs.width) if grad_keys is not None else None
+    if pairs.symmetric:
+        key_parts = query_parts
     row_sides = side_parts(prepared(row_side, scale, shifted), pairs.height)
     column_sides = row_sides if pairs.symmetric else None
     if column_side is not None:
@@ -173,7 +175,7 @@ def backward(
         above = None if column_sides is None else column_sides[column]
         weight = weights(values, row_sides[row], above, shifted, cut(buffer, values.shape))
         query_parts[row].addmm_(weight, pairs.key_tiles[column], alpha=factor)
-        if not pairs.symmetric or row != column:
+        if key_parts is not None and (not pairs.symmetric or row != column):
             key_parts[column].addmm_(weight.T, pairs.query_tiles[row], alpha=factor)
     return grad_queries, grad_keys
 

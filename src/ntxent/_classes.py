@@ -1,0 +1,36 @@
+"""Rows that have one label, for arrays of every backend: no mask of n^2 elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Array = Any
+
+
+class Classes(NamedTuple):
+    """What `sup_con` needs to know of the labels, each (n,)."""
+
+    groups: Array  # equal for rows of one label, 0 ... n-1
+    others: Array  # how many other rows have the label, as floats
+    ids: Array  # of pairs to leave out of the log-sum-exp: with itself, with an only positive
+    within: Array  # whether the positives are in the log-sum-exp: there are several
+    anchors: Array  # 1 for a row with a positive, 0 for one without
+
+
+def classes(xp: Any, labels: Array, ordered: Array, number: Callable[[Array], Array]) -> Classes:
+    """Integer labels are compared as integers; `number` makes floats of integers.
+
+    Sorted labels say how many are equal, by two searches: shapes are known beforehand, which
+    compilers ask for, and `unique` can't promise.
+    """
+    first = xp.searchsorted(ordered, labels)
+    others = xp.searchsorted(ordered, labels, side="right") - first - 1
+    index = xp.cumsum(xp.ones_like(first), 0) - 1
+    return Classes(
+        groups=first,
+        others=number(others),
+        ids=xp.where(others == 1, -1 - first, index),
+        within=others > 1,
+        anchors=number(others > 0),
+    )
