@@ -103,6 +103,7 @@ def check_info_nce(
         check_negatives(kind, negatives, query)
         if len(negatives.shape) == 2:
             words = "N + K: one for each pair, then one for each of the shared negatives"
-            pairs = None if None in {pairs, size(negatives)} else pairs + size(negatives)
+            more = size(negatives)
+            pairs = None if pairs is None or more is None else pairs + more
     if ids is not None:
         check_ids(kind, "ids", ids, query, pairs, words)
