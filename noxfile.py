@@ -37,6 +37,7 @@ DEVICES = {
     "jax": ["cpu", "gpu"],
     "tensorflow": ["cpu", "gpu"],
 }
+COMPILING = {"jax", "tensorflow"}  # their sessions are compilers at work, one core each
 COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[backend]]
 
 nox.needs_version = ">=2025.2.9"
@@ -91,6 +92,8 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     """Tests of one backend on one device; a device that is missing fails."""
     install(session, package(backend), group="test")
     chosen = ["--backend", backend, "--device", device, "--require"]
+    if backend in COMPILING and device == "cpu":
+        chosen += ["--numprocesses=auto", "--dist=worksteal"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
 
 

@@ -16,9 +16,6 @@ THREADS = 2
 DTYPE = "float32"
 LONG_STEP_S = 30.0  # from here a form runs once, for time, memory and error together
 SMALLEST_MEMORY = 256  # images; below, a matrix is smaller than the kernel's counting of pages
-# Images beyond these are copies of them: the float64 reference then takes a second at every size,
-# and covers every row. No form looks at the values, so none gains by it.
-DISTINCT = 2048
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,13 @@ def warmups(repeats: int) -> int:
     return 1 + repeats // 20
 
 
-def plan(sizes: dict[str, Iterable[int]], budget_s: float, most: int) -> list[Case]:
-    """A case for each library and size, repeated for about so many seconds."""
+def plan(sizes: dict[tuple[str, str], Iterable[int]], budget_s: float, most: int) -> list[Case]:
+    """A case for each library, loss and size, repeated for about so many seconds."""
     cases = []
-    for library, batches in sizes.items():
-        keys = tuple(key for key, form in peers.FORMS.items() if form.library == library)
+    for (library, loss), batches in sizes.items():
+        keys = tuple(
+            key for key, form in peers.FORMS.items() if (form.library, form.loss) == (library, loss)
+        )
         for images in batches:
             memory = keys if images >= SMALLEST_MEMORY else ()
             cases.append(Case(library, images, keys, most, memory))
@@ -111,10 +110,12 @@ def full() -> list[Case]:
 def quick() -> list[Case]:
     """Four sizes, about two minutes on two cores."""
     sizes = {
-        "torch": [64, 256, 1024, 4096],
-        "numpy": [256, 1024],
-        "jax": [256],
-        "tensorflow": [256, 1024],
+        ("torch", "nt_xent"): [64, 256, 1024, 4096],
+        ("torch", "sup_con"): [256, 1024],
+        ("torch", "info_nce"): [256, 1024],
+        ("numpy", "nt_xent"): [256, 1024],
+        ("jax", "nt_xent"): [256],
+        ("tensorflow", "nt_xent"): [256, 1024],
     }
     return plan(sizes, budget_s=3, most=500)
 
@@ -122,14 +123,14 @@ def quick() -> list[Case]:
 def views(images: int) -> list[np.ndarray]:
     """Two views of so many images, the same for every form and run."""
     random = np.random.default_rng(0)
-    shape = min(images, DISTINCT), COLUMNS
+    shape = min(images, peers.DISTINCT), COLUMNS
     distinct = [random.standard_normal(shape).astype(DTYPE) for _ in range(2)]
     return [np.tile(view, (copies(images), 1)) for view in distinct]
 
 
 def copies(images: int) -> int:
     """How often each distinct image is there."""
-    if images > DISTINCT and images % DISTINCT:
-        msg = f"more than {DISTINCT} images must be a multiple of it; got {images}"
+    if images > peers.DISTINCT and images % peers.DISTINCT:
+        msg = f"more than {peers.DISTINCT} images must be a multiple of it; got {images}"
         raise ValueError(msg)
-    return max(1, images // DISTINCT)
+    return max(1, images // peers.DISTINCT)

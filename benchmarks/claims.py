@@ -15,6 +15,9 @@ DENSE, TILED = "numpy.dense", "numpy.tiled"
 JAX_DENSE, JAX_SOFTPLUS, OPTAX = "jax.dense", "jax.softplus", "jax.optax"
 JAX = "jax.ntxent"
 SIMCLR, SIMCLR_XLA = "tensorflow.simclr", "tensorflow.simclr_xla"
+PML, SUP_CON, CLIP, INFO_NCE = (
+    f"torch.{name}" for name in ("pml_sup_con", "sup_con", "clip", "info_nce")
+)
 TENSORFLOW, TENSORFLOW_XLA = "tensorflow.ntxent", "tensorflow.ntxent_xla"
 
 # What the claims need and no more. Calls of less than a millisecond want thousands of repeats.
@@ -23,6 +26,8 @@ CASES = [
     Case("torch", 256, (EAGER, OURS), 600),
     Case("torch", 4096, (EAGER, COMPILED, OURS), 5, (EAGER, OURS, RECOMPUTED)),
     Case("torch", 16384, (EAGER, COMPILED, OURS), 1),
+    Case("torch", 4096, (PML, SUP_CON), 3, (PML, SUP_CON)),  # 8192 rows
+    Case("torch", 8192, (CLIP, INFO_NCE), 3, (CLIP, INFO_NCE)),
     Case("numpy", 4096, (DENSE, TILED), 3, (DENSE, TILED)),
     Case("torch", 65536, (OURS,), 1, (OURS,)),
     # on its own: what follows the release of its 8 GiB waits for it
@@ -93,6 +98,10 @@ CLAIMS = [
     Claim(4096, "runtime_ms", TILED, (DENSE,), "faster", 4),
     Claim(4096, "peak_mib", TILED, (DENSE,), "smaller", 10),
     Claim(65536, "peak_mib", OURS, (), "at most", 512),
+    Claim(4096, "runtime_ms", SUP_CON, (PML,), "faster", 3),
+    Claim(4096, "peak_mib", SUP_CON, (PML,), "smaller", 10),
+    Claim(8192, "runtime_ms", INFO_NCE, (CLIP,), "faster", 2),
+    Claim(8192, "peak_mib", INFO_NCE, (CLIP,), "smaller", 10),
     Claim(1024, "runtime_ms", JAX, (OPTAX,), "faster", 100),
     Claim(1024, "peak_mib", JAX, (OPTAX,), "smaller", 50),
     Claim(4096, "runtime_ms", JAX, (JAX_DENSE, JAX_SOFTPLUS), "faster", 1.8),

@@ -86,7 +86,7 @@ def make_run(key: str, images: int) -> runs.Run:
 
 def answer_time(forms: list[str], images: int, repeats: int) -> dict[str, Any]:
     """Check every form, then let those that are right take turns."""
-    expected = reference(images)
+    expected = reference(images, peers.FORMS[forms[0]].loss)
     answers: dict[str, Any] = {}
     right: dict[str, runs.Run] = {}
     for key in forms:
@@ -146,7 +146,10 @@ def answer_memory(form: str, images: int) -> dict[str, Any]:
     run.step()
     passed = time.perf_counter_ns() - start
     peak = status_mib("VmHWM") - before if before else None
-    return errors(run, reference(images)) | {"times_ms": [passed * 1e-6], "peak_mib": peak}
+    return errors(run, reference(images, peers.FORMS[form].loss)) | {
+        "times_ms": [passed * 1e-6],
+        "peak_mib": peak,
+    }
 
 
 def give_back() -> None:
@@ -195,23 +198,55 @@ def errors(run: runs.Run, expected: tuple[float, np.ndarray]) -> dict[str, Any]:
     return answer
 
 
-def reference(images: int) -> tuple[float, np.ndarray]:
+def reference(images: int, loss: str) -> tuple[float, np.ndarray]:
     """Loss, and gradient of one copy of each image, in float64 by the closed form.
 
-    With c copies a row meets each other row c times, and its own c - 1 times.
+    With c copies a row meets each other row c times; in a loss of one side its own c - 1 times.
     """
-    count = cases.copies(images)
-    x = np.concatenate([view[: cases.DISTINCT] for view in cases.views(images)]).astype(float)
-    rows, tau = len(x), cases.TEMPERATURE
+    x = np.concatenate([view[: peers.DISTINCT] for view in cases.views(images)]).astype(float)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     z = x / norms
-    partner = np.roll(z, rows // 2, axis=0)
+    form = {"nt_xent": nt_xent, "sup_con": sup_con, "info_nce": info_nce}[loss]
+    value, dz = form(z, cases.copies(images), cases.TEMPERATURE)
+    return value, (dz - (dz * z).sum(1, keepdims=True) * z) / norms
+
+
+def nt_xent(z: np.ndarray, count: int, tau: float) -> tuple[float, np.ndarray]:
+    """The positive is the other view of the image."""
+    partner = np.roll(z, len(z) // 2, axis=0)
+    return one_side(z, partner, count, tau)
+
+
+def sup_con(z: np.ndarray, count: int, tau: float) -> tuple[float, np.ndarray]:
+    """The positives are all other rows of the class; their mean is what counts."""
+    labels = np.tile(peers.labels_of(len(z) // 2), 2)
+    same = (labels[:, None] == labels).astype(float)
+    positives = count * same.sum(1, keepdims=True) - 1
+    return one_side(z, (count * (same @ z) - z) / positives, count, tau)
+
+
+def one_side(
+    z: np.ndarray, positive: np.ndarray, count: int, tau: float
+) -> tuple[float, np.ndarray]:
+    """Rows against all others; a row is as often the positive of others as they are its own."""
     e = np.exp(z @ z.T / tau)
     total = count * e.sum(1) - e.diagonal()
-    loss = float(np.mean(np.log(total) - (z * partner).sum(1) / tau))
+    loss = float(np.mean(np.log(total) - (z * positive).sum(1) / tau))
     e *= 1 / total[:, None] + 1 / total
-    dz = (count * (e @ z) - e.diagonal()[:, None] * z - 2 * partner) / (rows * count * tau)
-    return loss, (dz - (dz * z).sum(1, keepdims=True) * z) / norms
+    dz = count * (e @ z) - e.diagonal()[:, None] * z - 2 * positive
+    return loss, dz / (len(z) * count * tau)
+
+
+def info_nce(z: np.ndarray, count: int, tau: float) -> tuple[float, np.ndarray]:
+    """The first half against the second, in both directions."""
+    q, k = np.split(z, 2)
+    e = np.exp(q @ k.T / tau)
+    rows, columns = count * e.sum(1), count * e.sum(0)
+    positive = (q * k).sum(1) / tau
+    loss = float((np.log(rows) + np.log(columns) - 2 * positive).mean() / 2)
+    e *= count * (1 / rows[:, None] + 1 / columns)
+    dz = np.concatenate([e @ k - 2 * k, e.T @ q - 2 * q])
+    return loss, dz / (2 * len(q) * count * tau)
 
 
 if __name__ == "__main__":

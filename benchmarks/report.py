@@ -19,7 +19,7 @@ from benchmarks import cases, measure, peers
 RESULTS = Path(__file__).resolve().parent / "results"
 README = measure.ROOT / "README.md"
 START, END = "<!-- benchmark:start -->", "<!-- benchmark:end -->"
-README_IMAGES = (64, 256, 1024, 4096, 16384, 65536)
+README_IMAGES = (64, 256, 1024, 4096, 8192, 16384, 65536)
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,19 @@ class Clock:
 
 
 def with_ratios(rows: Iterable[Row]) -> list[Row]:
-    """The rows of one case, each compared with its library's baseline."""
+    """The rows of one case, each compared with the baseline of its library and loss."""
     rows = list(rows)
-    base = {row.library: row for row in rows if peers.BASELINES[row.library] == key_of(row)}
+    found = {key_of(row): row for row in rows}
+
+    def base(row: Row) -> Row | None:
+        form = peers.FORMS[key_of(row)]
+        return found.get(peers.BASELINES[form.library, form.loss])
+
     return [
         replace(
             row,
-            runtime_ratio=over(getattr(base.get(row.library), "runtime_ms", None), row.runtime_ms),
-            peak_ratio=over(getattr(base.get(row.library), "peak_mib", None), row.peak_mib),
+            runtime_ratio=over(getattr(base(row), "runtime_ms", None), row.runtime_ms),
+            peak_ratio=over(getattr(base(row), "peak_mib", None), row.peak_mib),
         )
         for row in rows
     ]
@@ -200,14 +205,14 @@ def parsed(kind: Any, text: str) -> Any:
 
 
 HEADER = (
-    f"{'N':>6}  {'form':<24} {'median':>9} {'p20':>9} {'p80':>9} {'repeats':>7} {'peak':>9} "
+    f"{'N':>6}  {'form':<31} {'median':>9} {'p20':>9} {'p80':>9} {'repeats':>7} {'peak':>9} "
     f"{'faster':>7} {'smaller':>7} {'loss err':>8} {'grad err':>8}"
 )
 
 
 def line(row: Row) -> str:
     """A row for the terminal."""
-    start = f"{row.batch_images:>6}  {peers.FORMS[key_of(row)].label:<24} "
+    start = f"{row.batch_images:>6}  {peers.FORMS[key_of(row)].label:<31} "
     if row.failed:
         return start + row.failed
     times = " ".join(
@@ -244,15 +249,19 @@ def times_as_much(ratio: float | None) -> str:
 def table(rows: Sequence[Row]) -> str:
     """README's tables in Markdown."""
     tables = [
-        table_of(rows, libraries) for libraries in (("torch", "numpy"), ("jax",), ("tensorflow",))
+        table_of(rows, libraries, ("nt_xent",))
+        for libraries in (("torch", "numpy"), ("jax",), ("tensorflow",))
     ]
-    return "\n\n".join([*tables, caption(rows)])
+    tables.append(table_of(rows, ("torch",), ("sup_con", "info_nce")))
+    return "\n\n".join([*filter(None, tables), caption(rows)])
 
 
-def table_of(rows: Sequence[Row], libraries: Sequence[str]) -> str:
-    """A column for each form of some libraries, a line for each batch."""
+def table_of(rows: Sequence[Row], libraries: Sequence[str], losses: Sequence[str]) -> str:
+    """A column for each form of some libraries and losses, a line for each batch."""
     present = {key_of(row) for row in rows if row.library in libraries}
-    chosen = [key for key in peers.FORMS if key in present]
+    chosen = [key for key, form in peers.FORMS.items() if key in present and form.loss in losses]
+    if not chosen:
+        return ""
     cells = {(key_of(row), row.batch_images): row for row in rows if not row.failed}
     lines = [
         "| batch N | " + " | ".join(peers.FORMS[key].label for key in chosen) + " |",

@@ -218,3 +218,10 @@ WIDE = {"float64", "int64", "uint64", "complex128"}
 ADAPTERS = {
     adapter.name: adapter for adapter in (NumpyAdapter, TorchAdapter, JaxAdapter, TensorflowAdapter)
 }
+
+
+def call(backend: Any, name: str, arrays: Any, options: dict[str, Any], **more: Any) -> Any:
+    """The function, with its integers as the backend's arrays."""
+    given = {k: backend.from_numpy(v) if k in {"labels", "ids"} else v for k, v in options.items()}
+    positional = [given.pop("labels")] if "labels" in given else []
+    return getattr(backend.module, name)(*arrays, *positional, **given, **more)

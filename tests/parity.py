@@ -1,4 +1,4 @@
-"""Every two backends on the same numbers: `python tests/parity.py`.
+"""Every two backends on the same numbers, all losses: `python tests/parity.py`.
 
 It prints the worst difference of loss and gradient for each pair and dtype, and fails beyond the
 bounds. `--write` puts the table into docs/numerics.md.
@@ -11,63 +11,80 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from _adapters import ADAPTERS
+import numpy as np
+
+from _adapters import ADAPTERS, call
 from _cases import Case, oracle
+from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
 from _tolerances import gradient_error, relative_error, tolerance
 
 PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
 START, END = "<!-- parity:start -->", "<!-- parity:end -->"
-CASES = [
-    (Case(geometry, views, images, dim, temperature), denominator, implementation)
+CASES: list[tuple[str, str, Case]] = [
+    ("nt_xent", denominator, Case(geometry, views, images, dim, temperature))
     for geometry in ("random", "close", "identical", "zero row")
     for views, images, dim in ((2, 1, 5), (2, 17, 33), (2, 60, 128), (3, 12, 16))
     for temperature in (0.02, 0.1, 0.5)
     for denominator in ("all", "one_positive")
-    for implementation in ("dense", "tiled")
 ]
+CASES += [("sup_con", *case) for case in SUP_CON if case[1].temperature > 0.01][::2]
+CASES += [("info_nce", *case) for case in INFO_NCE if case[1].temperature > 0.01][::2]
 # In float32 each is within 1e-6 and 1e-5 of the truth, so two of them are within twice that.
 BOUNDS = {"float64": (1e-12, 1e-10), "float32": (2e-6, 2e-5)}
 Answer = tuple[Any, list[Any]]
 
 
-def answer(backend: Any, case: Case, dtype: str, denominator: str, implementation: str) -> Answer:
-    """The loss and the gradients of all views."""
-    inputs = [backend.from_numpy(x, dtype) for x in oracle(case, dtype).inputs]
+def truth_of(loss: str, kind: str, case: Case, dtype: str) -> Truth:
+    """Inputs, and what the sizes of errors are relative to."""
+    if loss == "sup_con":
+        return sup_con_truth(kind, case, dtype)
+    if loss == "info_nce":
+        return info_nce_truth(kind, case, dtype)
+    found = oracle(case, dtype)
+    anchors = found.rows == found.rows
+    return Truth(
+        found.inputs,
+        {"denominator": kind},
+        found.rows,
+        found.loss,
+        found.gradients,
+        found.temperature_gradient,
+        found.lengths,
+        anchors,
+    )
 
-    def loss(*views: Any) -> Any:
-        return backend.module.nt_xent(
-            *views,
-            temperature=case.temperature,
-            denominator=denominator,
-            implementation=implementation,
-        )
 
-    value, gradients = backend.value_and_grad(loss, inputs)
-    return value, gradients
+def answer(backend: Any, loss: str, truth: Truth, dtype: str, **more: Any) -> Answer:
+    """The loss and the gradients of all arrays."""
+    inputs = [backend.from_numpy(x, dtype) for x in truth.arrays]
+
+    def fn(*arrays: Any) -> Any:
+        return call(backend, loss, arrays, truth.options, **more)
+
+    value, gradients = backend.value_and_grad(fn, inputs)
+    shapes = [np.shape(x) for x in truth.gradients]
+    return value, [np.reshape(g, s) for g, s in zip(gradients, shapes, strict=True)]
 
 
 def differences(device: str, dtype: str) -> dict[tuple[str, str], tuple[float, float]]:
     """For each pair of backends the worst difference of loss and gradient, over max(1, 0.1/tau)."""
     backends = {name: adapter(device) for name, adapter in ADAPTERS.items()}
     worst = dict.fromkeys(itertools.combinations(backends, 2), (0.0, 0.0))
-    for case, denominator, implementation in CASES:
-        truth = oracle(case, dtype)
+    for (loss, kind, case), implementation in itertools.product(CASES, ("dense", "tiled")):
+        truth = truth_of(loss, kind, case, dtype)
         easing = tolerance(dtype, "loss", case.temperature) / tolerance(dtype, "loss", 1.0)
+        options = {"temperature": case.temperature, "implementation": implementation}
         answers = {
-            name: answer(backend, case, dtype, denominator, implementation)
+            name: answer(backend, loss, truth, dtype, **options)
             for name, backend in backends.items()
         }
         for pair in worst:
-            (loss, gradients), (other_loss, other_gradients) = (answers[name] for name in pair)
+            (value, gradients), (other, other_gradients) = (answers[name] for name in pair)
+            losses = truth.rows[truth.anchors]
             found = (
-                relative_error(loss, other_loss),
+                relative_error(value, other),
                 gradient_error(
-                    gradients,
-                    other_gradients,
-                    truth.lengths,
-                    truth.rows,
-                    case.temperature,
-                    dtype,
+                    gradients, other_gradients, truth.lengths, losses, case.temperature, dtype
                 ),
             )
             worst[pair] = tuple(max(a, b / easing) for a, b in zip(worst[pair], found, strict=True))
@@ -94,7 +111,9 @@ def main() -> None:
     if missing:
         parser.error(f"all backends must be installed; missing: {', '.join(missing)}")
     found = {dtype: differences(options.device, dtype) for dtype in BOUNDS}
-    print(f"worst differences over {len(CASES)} cases, relative, over max(1, 0.1 / temperature)")
+    print(
+        f"worst differences over {2 * len(CASES)} cases, relative, over max(1, 0.1 / temperature)"
+    )
     print(table(found))
     if options.write:
         before, rest = PAGE.read_text().split(START)

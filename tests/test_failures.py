@@ -112,6 +112,130 @@ FAILURES: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
 }
 
 
+ROWS = np.array([0, 0, 1, 1])
+OTHERS: dict[str, tuple[str, Callable[..., Any], type[Exception], str]] = {
+    "no positive": (
+        "sup_con",
+        lambda f, a: f(a(Z), a(np.arange(4))),
+        ValueError,
+        "at least two rows have; got 4 labels, no two of them equal.*nt_xent",
+    ),
+    "one row": ("sup_con", lambda f, a: f(a(Z[:1]), a(ROWS[:1])), ValueError, "at least two rows"),
+    "labels, shape": (
+        "sup_con",
+        lambda f, a: f(a(Z), a(ROWS[:, None])),
+        ValueError,
+        r"labels must have shape \(4,\), one for each row of z; got \(4, 1\)",
+    ),
+    "float labels": (
+        "sup_con",
+        lambda f, a: f(a(Z), a(ROWS, "float32")),
+        TypeError,
+        "labels must be integers.*float32",
+    ),
+    "labels list": (
+        "sup_con",
+        lambda f, a: f(a(Z), [0, 0, 1, 1]),
+        TypeError,
+        "labels must be a {array}.*list",
+    ),
+    "z, shape": (
+        "sup_con",
+        lambda f, a: f(a(Z[None]), a(ROWS)),
+        ValueError,
+        r"z must be 2-d.*\(1, 4, 3\)",
+    ),
+    "sup_con, tau": (
+        "sup_con",
+        lambda f, a: f(a(Z), a(ROWS), temperature=0.0),
+        ValueError,
+        "positive and finite; got 0.0",
+    ),
+    "sup_con, reduction": (
+        "sup_con",
+        lambda f, a: f(a(Z), a(ROWS), reduction="average"),
+        ValueError,
+        "reduction must be one of",
+    ),
+    "pairs": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z[:2])),
+        ValueError,
+        r"query and key must have one shape.*pair i.*\(4, 3\) for query.*\(2, 3\) for key",
+    ),
+    "key dtype": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z, "float32")),
+        TypeError,
+        "query and key must have one dtype.*float64 for query.*float32 for key",
+    ),
+    "negatives, d": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), a(Z[:, :2])),
+        ValueError,
+        r"negatives must have shape \(K, 3\).*\(4, M, 3\).*got \(4, 2\)",
+    ),
+    "negatives, N": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), a(Z[None])),
+        ValueError,
+        r"negatives must have shape.*got \(1, 4, 3\)",
+    ),
+    "no negatives": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), a(Z[:0])),
+        ValueError,
+        r"at least 1; got \(0, 3\).*None",
+    ),
+    "negatives, dtype": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), a(Z, "float32")),
+        TypeError,
+        "one dtype.*float32 for negatives",
+    ),
+    "negatives list": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), Z.tolist()),
+        TypeError,
+        "negatives must be a {array}.*list",
+    ),
+    "ids of pairs alone": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), a(Z), ids=a(ROWS)),
+        ValueError,
+        r"ids must have shape \(8,\), N \+ K: one for each pair, then.*got \(4,\)",
+    ),
+    "ids of too many": (
+        "info_nce",
+        lambda f, a: f(a(Z), a(Z), ids=a(np.arange(8))),
+        ValueError,
+        r"ids must have shape \(4,\), one for each pair; got \(8,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_bad_input_of_the_other_losses(backend: Any, name: str) -> None:
+    loss, call, error, words = OTHERS[name]
+    with pytest.raises(error, match=words.replace(ARRAY, backend.array_name)):
+        call(getattr(backend.module, loss), backend.from_numpy)
+
+
+@pytest.mark.parametrize("loss", ["sup_con", "info_nce"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_data_shows_in_the_other_losses(
+    backend: Any, implementation: str, loss: str, bad: float
+) -> None:
+    z = Z.copy()
+    z[1, 1] = bad
+    given = [z, ROWS] if loss == "sup_con" else [Z, z]
+    value = backend.value(
+        lambda *arrays: getattr(backend.module, loss)(*arrays, implementation=implementation),
+        *map(backend.from_numpy, given),
+    )
+    assert not np.isfinite(value)
+
+
 @pytest.mark.parametrize("name", FAILURES)
 def test_bad_input_is_refused_with_words(backend: Any, name: str) -> None:
     call, error, words = FAILURES[name]

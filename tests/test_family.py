@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _adapters import call
 from _cases import Case
 from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
 from _tolerances import (
@@ -18,13 +19,6 @@ from _tolerances import (
     tolerance,
 )
 from ntxent import reference
-
-
-def call(backend: Any, name: str, arrays: Any, options: dict[str, Any], **more: Any) -> Any:
-    """The function, with its integers as the backend's arrays."""
-    given = {k: backend.from_numpy(v) if k in {"labels", "ids"} else v for k, v in options.items()}
-    positional = [given.pop("labels")] if "labels" in given else []
-    return getattr(backend.module, name)(*arrays, *positional, **given, **more)
 
 
 def errors(
@@ -61,7 +55,9 @@ def errors(
     }
 
 
-def hold(backend: Any, name: str, truth: Truth, dtype: str, case: Any, how: str, note: Any) -> None:
+def assert_table(
+    backend: Any, name: str, truth: Truth, dtype: str, case: Any, how: str, note: Any
+) -> None:
     """Every error is within the table."""
     found = errors(backend, name, truth, dtype, case.temperature, how)
     for what, error in found.items():
@@ -77,7 +73,7 @@ def test_sup_con(
     backend: Any, implementation: str, dtype: str, kind: str, case: Case, note_worst: Any
 ) -> None:
     truth = sup_con_truth(kind, case, dtype)
-    hold(backend, "sup_con", truth, dtype, case, implementation, note_worst)
+    assert_table(backend, "sup_con", truth, dtype, case, implementation, note_worst)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -86,7 +82,7 @@ def test_info_nce(
     backend: Any, implementation: str, dtype: str, kind: str, case: Case, note_worst: Any
 ) -> None:
     truth = info_nce_truth(kind, case, dtype)
-    hold(backend, "info_nce", truth, dtype, case, implementation, note_worst)
+    assert_table(backend, "info_nce", truth, dtype, case, implementation, note_worst)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -14,31 +14,38 @@ import pytest
 import ntxent
 from ntxent import _spec
 
-SIGNATURE = {
-    "temperature": _spec.TEMPERATURE,
-    "ids": None,
-    "denominator": "all",
-    "normalize": True,
-    "reduction": "mean",
-    "implementation": None,
+COMMON = {"normalize": True, "reduction": "mean", "implementation": None}
+TAU = {"temperature": _spec.TEMPERATURE}
+SIGNATURES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "nt_xent": (["*views"], TAU | {"ids": None, "denominator": "all"} | COMMON),
+    "sup_con": (["z", "labels"], TAU | COMMON),
+    "info_nce": (
+        ["query", "key", "negatives=None"],
+        TAU | {"ids": None, "symmetric": False} | COMMON,
+    ),
 }
+MODULES = {"NTXentLoss": "nt_xent", "SupConLoss": "sup_con", "InfoNCELoss": "info_nce"}
 
 
-def test_the_signature_is_the_one_of_the_design(backend: Any) -> None:
-    views, *keywords = inspect.signature(backend.module.nt_xent).parameters.values()
-    assert views.kind is inspect.Parameter.VAR_POSITIONAL
-    assert {p.name: p.default for p in keywords} == SIGNATURE
-    assert [p.name for p in keywords] == list(SIGNATURE)
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in keywords)
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_signature_is_the_one_of_the_design(backend: Any, name: str) -> None:
+    positional, wanted = SIGNATURES[name]
+    parameters = inspect.signature(getattr(backend.module, name)).parameters.values()
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    arrays = [p.replace(annotation=p.empty) for p in parameters if p not in keywords]
+    assert [str(p) for p in arrays] == positional
+    assert [(p.name, p.default) for p in keywords] == list(wanted.items())
 
 
 @pytest.mark.only("torch")
-def test_the_module_takes_what_the_function_takes() -> None:
-    from ntxent.torch import NTXentLoss
+@pytest.mark.parametrize("name", MODULES)
+def test_the_module_takes_what_the_function_takes(name: str) -> None:
+    import ntxent.torch
 
-    parameters = inspect.signature(NTXentLoss).parameters
+    parameters = inspect.signature(getattr(ntxent.torch, name)).parameters
     defaults = {p.name: p.default for p in parameters.values() if p.name != "learn_temperature"}
-    assert defaults == {name: value for name, value in SIGNATURE.items() if name != "ids"}
+    _, wanted = SIGNATURES[MODULES[name]]
+    assert defaults == {name: value for name, value in wanted.items() if name != "ids"}
 
 
 def public(module: Any) -> list[Any]:
@@ -53,9 +60,10 @@ def test_every_public_name_is_documented_with_its_sections(backend: Any) -> None
             assert f"{section}\n{'-' * len(section)}" in doc, f"{thing.__name__} lacks {section}"
 
 
-def test_the_backends_document_the_loss_in_the_same_words(backend: Any) -> None:
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_backends_document_the_loss_in_the_same_words(backend: Any, name: str) -> None:
     """Where a sentence is about the loss and not about the framework, it is the same in all."""
-    from ntxent.numpy import nt_xent
+    import ntxent.numpy
 
     def sentences(doc: str | None) -> set[str]:
         text = re.sub(r"\s+", " ", doc or "")
@@ -65,7 +73,9 @@ def test_the_backends_document_the_loss_in_the_same_words(backend: Any) -> None:
             if not re.search(r"tensor|ndarray|array|dtype|>>>|tile", s, re.IGNORECASE)
         }
 
-    ours, theirs = sentences(nt_xent.__doc__), sentences(backend.module.nt_xent.__doc__)
+    ours, theirs = (
+        sentences(getattr(module, name).__doc__) for module in (ntxent.numpy, backend.module)
+    )
     assert len(ours & theirs) > 0.8 * max(len(ours), len(theirs))
 
 

@@ -139,7 +139,9 @@ class JaxOps:
         return jnp.logaddexp(x, 0)
 
     def logaddexp(self, a: Array, b: Array) -> Array:
-        return jnp.logaddexp(a, b)
+        nothing = (a == -math.inf) & (b == -math.inf)  # no derivative, which would be NaN
+        found = jnp.logaddexp(jnp.where(nothing, 0, a), b)
+        return jnp.where(nothing, -math.inf, found)
 
     def own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Array:
         dots = product(keys, queries[:, :, None])[:, :, 0]
