@@ -131,7 +131,7 @@ class TensorflowOps:
         return self.log1pexp(x) if within is None else tf.where(within, x, self.log1pexp(x))
 
     def own_logsumexp(self, queries: Tensor, keys: Tensor, scale: Any) -> Tensor:
-        scores = tf.einsum("nd,nmd->nm", queries * scale, keys)
+        scores = tf.einsum("id,ikd->ik", queries * scale, keys)
         return tf.cast(tf.reduce_logsumexp(scores, 1), tf.float64)
 
     def half(self, x: Tensor, index: int) -> Tensor:
