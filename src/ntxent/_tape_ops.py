@@ -208,10 +208,10 @@ class TapeOps:
             weight = self.xp.exp(dots * scale - self.column(lse)) * self.column(g)
             grad_scale = self.scalar_like(scale, (weight * dots).sum()) if is_array(scale) else None
             weight = weight * scale
-            by_query = self.xp.einsum("ik,ikd->id", weight, keys)
-            return by_query, self.xp.einsum("ik,id->ikd", weight, queries), grad_scale
+            by_query = (weight[:, None] @ keys)[:, 0]
+            return by_query, weight[:, :, None] * queries[:, None], grad_scale
 
-        dots = self.xp.einsum("id,ikd->ik", queries, keys)
+        dots = (keys @ queries[:, :, None])[:, :, 0]
         lse = self.logsumexp(dots * scale)
         return lse, (queries, keys, dots, lse), pullback
 
