@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cases, measure, peers
+from benchmarks.units import duration, size, times_as_much
 
 RESULTS = Path(__file__).resolve().parent / "results"
 README = measure.ROOT / "README.md"
@@ -224,26 +225,6 @@ def line(row: Row) -> str:
         f"{times_as_much(row.runtime_ratio):>7} {times_as_much(row.peak_ratio):>7} "
         f"{row.loss_error_ratio or 0:>8.0e} {row.gradient_error_ratio or 0:>8.0e}"
     )
-
-
-def duration(ms: float | None) -> str:
-    """Three digits and a unit that suits."""
-    if ms is None:
-        return "–"
-    value, unit = (1000 * ms, "µs") if ms < 1 else (ms, "ms") if ms < 1000 else (ms / 1000, "s")
-    return f"{value:#.3g}".rstrip(".") + f" {unit}"
-
-
-def size(mib: float | None) -> str:
-    """MiB, or GiB if there are many."""
-    if mib is None:
-        return "–"
-    return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
-
-
-def times_as_much(ratio: float | None) -> str:
-    """A ratio for reading."""
-    return "–" if ratio is None else f"{ratio:.{1 if ratio < 100 else 0}f}×"
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -113,14 +113,7 @@ def nt_xent(
     """
     *given, temperature, ids = plain(*views, temperature, ids)
     return _formula.nt_xent(
-        OPS,
-        same_shape(given),
-        temperature,
-        ids,
-        denominator,
-        normalize,
-        reduction,
-        implementation,
+        OPS, same_shape(given), temperature, ids, denominator, normalize, reduction, implementation
     )
 
 
@@ -148,8 +141,7 @@ def sup_con(
     labels : Tensor of integers, shape (n,)
         Any integers, compared as integers.
     temperature : float or 0-d Tensor or Variable, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
-        receives its gradient, and gives NaN if it is not positive and finite.
+        The divisor of the similarities, as in `nt_xent`.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -187,8 +179,6 @@ def sup_con(
     alone has the loss of NT-Xent, however small. Time: at most 4 n^2 d flops, forward and backward
     together. There is no `base_temperature`: docs/which-loss.md has the line for implementations
     that have one.
-
-    Two runs on one machine give the same bits.
 
     References
     ----------
@@ -233,8 +223,7 @@ def info_nce(
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
     temperature : float or 0-d Tensor or Variable, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
-        receives its gradient, and gives NaN if it is not positive and finite.
+        The divisor of the similarities, as in `nt_xent`.
     ids : Tensor of integers, shape (N,) or (N + K,), optional
         Pairs with equal ids (the same caption, patient, product) are never negatives of each other.
         By default every pair has its own. With K shared negatives they have ids too, after those of
@@ -274,8 +263,6 @@ def info_nce(
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
     log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops, in
     one direction or both. For one pair without negatives the loss is exactly 0.
-
-    Two runs on one machine give the same bits.
 
     References
     ----------
