@@ -258,6 +258,7 @@ def test_tensorflow_graphs_of_unknown_sizes(implementation: str, xla: bool) -> N
         (z,), labels = rows(count), LABELS[:count]
         got = by_labels(z, labels)
         assert_near(got, reference.sup_con(z, labels), 1e-12, "sup_con")
+        assert np.isnan(by_labels(z, np.arange(count)))  # no two alike: known too late to refuse
         q, k, queue = rows(count, 3)
         ids = np.arange(2 * count) // 2
         expected = reference.info_nce(q, k, queue, ids=ids, symmetric=True)

@@ -186,9 +186,7 @@ def sup_con(
     """
     _spec.check_sup_con(ops, z, labels, temperature, reduction, implementation)
     classes = ops.classes(labels)
-    weights = classes.anchors
-    if reduction == "mean":
-        weights = weights / ops.reduce(weights, "sum", weights.dtype)
+    anchors = classes.anchors
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
@@ -197,8 +195,12 @@ def sup_con(
             z, None, scale, classes.ids, None, unit=normalize, implementation=implementation
         )
         positives = ops.positive_means(z, classes)
-        rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * weights
-        return ops.reduce(rows, "none" if reduction == "none" else "sum", z.dtype)
+        rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
+        if reduction != "mean":
+            return ops.reduce(rows, reduction, z.dtype)
+        # The sum is divided, not the anchors: 0 / 0 is NaN, where XLA makes 0 of False / 0.
+        total = ops.reduce(anchors, "sum", anchors.dtype)
+        return ops.reduce(ops.reduce(rows, "sum", rows.dtype) / total, "none", z.dtype)
 
     return ops.evaluate(loss, [z], temperature, implementation)
 

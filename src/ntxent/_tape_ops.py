@@ -271,9 +271,9 @@ class TapeOps:
                 return g, None, None
             return self.spread(g / size if reduction == "mean" else g, size, place), None, None
 
-        size, place = rows.shape[0], self.device(rows)
         if reduction == "none":
             return self.cast(rows, dtype), (), pullback
+        size, place = rows.shape[0], self.device(rows)
         return (rows.mean if reduction == "mean" else rows.sum)(dtype=dtype), (), pullback
 
     def spread(self, x: Any, size: int, device: Any) -> Array:
