@@ -46,7 +46,7 @@ nox.options.reuse_venv = "yes"  # pip brings a kept environment up to date in se
 nox.options.sessions = ["lint", "types"] + [
     f"tests({backend}-{device})" for backend, device in COMBINATIONS if device == "cpu"
 ]
-nox.options.sessions += ["parity(cpu)"]
+nox.options.sessions += ["parity(cpu)", "extras(cpu)"]
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -103,6 +103,15 @@ def parity(session: nox.Session, device: str) -> None:
     """All backends in one environment: every two of them on the same numbers."""
     install(session, "-e.[all]", group="test")
     session.run("python", "tests/parity.py", "--device", device, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("device", ["cpu"], ids=["cpu"])
+def extras(session: nox.Session, device: str) -> None:
+    """The lines of docs/which-loss.md against the packages they stand for; the recipes."""
+    install(session, "-e.[torch,jax]", group="extras")
+    chosen = ["--backend", "torch", "--device", device, "--require", "--extras"]
+    session.run("python", "-m", "pytest", *chosen, *session.posargs)
 
 
 @nox.session

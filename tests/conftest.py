@@ -29,10 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a missing backend or device fails the run, and so does a run without its tests",
     )
+    parser.addoption(
+        "--extras",
+        action="store_true",
+        help="the tests that need peers or scikit-learn, and no others",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(backend): a test of one backend's own features")
+    config.addinivalue_line("markers", "extras: a test that needs more than the backend")
     name, device = config.getoption("--backend"), config.getoption("--device")
     if config.getoption("--require") and name:
         if not ADAPTERS[name].installed():
@@ -60,7 +66,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, dropped = [], []
     for item in items:
         mark = item.get_closest_marker("only")
-        (kept if mark is None or mark.args[0] in names else dropped).append(item)
+        extra = item.get_closest_marker("extras") is not None
+        meant = extra == config.getoption("--extras")
+        (kept if meant and (mark is None or mark.args[0] in names) else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
 

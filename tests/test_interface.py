@@ -104,7 +104,8 @@ def test_the_version_is_the_package_metadata() -> None:
 
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "docs/index.md", "docs/formula.md")]
+NAMES = ("README.md", "docs/index.md", "docs/formula.md", "docs/which-loss.md")
+PAGES = [ROOT / name for name in NAMES]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

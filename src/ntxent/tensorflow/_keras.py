@@ -31,7 +31,7 @@ class Loss(keras.losses.Loss):
         if not _checks.is_number(temperature):
             msg = (
                 f"temperature must be a number here; got {type(temperature).__name__} "
-                f"{temperature!r}. Pass a float; to learn it, call the function in compute_loss."
+                f"{temperature!r}. Pass a float; to learn it, call {name} in compute_loss."
             )
             raise TypeError(msg)
         _checks.check_range(temperature)
