@@ -93,7 +93,7 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     install(session, package(backend), group="test")
     chosen = ["--backend", backend, "--device", device, "--require"]
     if backend in COMPILING and device == "cpu":
-        chosen += ["--numprocesses=auto", "--dist=worksteal"]
+        chosen += ["--numprocesses=auto", "--dist=loadfile"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
 from ntxent._classes import Classes
-from ntxent._tape import Array, Pullback, traceable, untraced
+from ntxent._tape import Array, Pullback, Traced, traceable, untraced
 
 Ruled = tuple[Array, tuple[Any, ...], Pullback]
 
@@ -34,7 +35,6 @@ class TapeOps:
         self.contrast = traceable(self._contrast)
         self.logaddexp = traceable(self._logaddexp)
         self.positive_means = traceable(self._positive_means)
-        self.own_logsumexp = traceable(self._own_logsumexp)
         self.half = traceable(self._half)
         self.reduce = traceable(self._reduce)
         self._inverse_rule = traceable(self._inverse)
@@ -202,14 +202,20 @@ class TapeOps:
         """For each row the sum of all rows of its group, itself among them."""
         raise NotImplementedError
 
-    def _own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Ruled:
+    def own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Array:
+        """See `_formula.Ops`; keys have a gradient if they are traced."""
+        by_keys = type(keys) is Traced
+        return traceable(partial(self._own_logsumexp, by_keys))(queries, keys, scale)
+
+    def _own_logsumexp(self, by_keys: bool, queries: Array, keys: Array, scale: Any) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
             queries, keys, dots, lse = residuals
             weight = self.xp.exp(dots * scale - self.column(lse)) * self.column(g)
             grad_scale = self.scalar_like(scale, (weight * dots).sum()) if is_array(scale) else None
             weight = weight * scale
             by_query = (weight[:, None] @ keys)[:, 0]
-            return by_query, weight[:, :, None] * queries[:, None], grad_scale
+            by_key = weight[:, :, None] * queries[:, None] if by_keys else None
+            return by_query, by_key, grad_scale
 
         dots = (keys @ queries[:, :, None])[:, :, 0]
         lse = self.logsumexp(dots * scale)

@@ -104,16 +104,22 @@ class JaxOps:
         return jnp.full(len(rows), value)
 
     def classes(self, labels: Array) -> Classes:
-        return classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
+        found = classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
+        # XLA makes 0 of False times NaN; this is no boolean.
+        return found._replace(anchors=jnp.minimum(found.others, 1))
 
     def positive_means(self, rows: Array, classes: Classes) -> Array:
-        """In heads and tails: the only other row of a class is found again to the last digit."""
+        """In heads and tails, so that a row can be taken off the sum: off by 2^-35 of the largest.
+
+        In float32 alone it would be 2^-24, which for one long row among short ones is too much.
+        """
+        power = jnp.frexp(lax.stop_gradient(jnp.abs(rows).max()))[1]
         found = [
             jax.ops.segment_sum(part, classes.groups, len(rows))[classes.groups] - part
-            for part in split(rows)
+            for part in split(jnp.ldexp(rows, -power))
         ]
         divisor = jnp.maximum(classes.others, 1).astype(rows.dtype)
-        return (found[0] + found[1]) / divisor[:, None]
+        return jnp.ldexp(found[0] + found[1], power) / divisor[:, None]
 
     def partner_logits(self, rows: Array, partners: Array | int, scale: Any) -> Array:
         head, tail = logits(rows, partner_rows(rows, partners), scale)

@@ -146,7 +146,7 @@ class SupConLoss(Loss):
         As in `sup_con`.
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean, which is `sup_con`'s "mean": over the rows that have a positive.
-        "sum" is over the same rows, and "none" or None gives one value a row.
+        "sum" is over the same rows, and "none" or None gives one value a row, 0 without a positive.
     name, dtype
         As in `NTXentLoss`. Labels are never cast: they stay the integers that they are.
 
@@ -188,19 +188,27 @@ class SupConLoss(Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """As Keras does it, but for the labels, which it would make floats of."""
         (labels,) = plain(y_true)
+        if self.reduction == "mean_with_sample_weight":  # it divides by the sum of the weights
+            anchors = OPS.classes(column(labels)).anchors
+            weight = 1.0 if sample_weight is None else tf.cast(sample_weight, anchors.dtype)
+            sample_weight = anchors * weight
         same = Labelled(partial(self.call, labels), self.reduction, self.name, self.dtype)
         return same(y_pred, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """One value a row, which Keras weighs and reduces."""
-        labels = tf.convert_to_tensor(y_true)
-        if len(labels.shape) == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
+        labels = column(y_true)
         rows = self.rows(sup_con, y_pred, labels)
         if self.reduction not in {MEAN, "mean"}:
             return rows
         anchors = OPS.classes(labels).anchors  # Keras' mean is over all rows, ours over these
         return rows / tf.cast(tf.reduce_mean(anchors), rows.dtype)
+
+
+def column(labels: Any) -> tf.Tensor:
+    """Labels of shape (n,), also where Keras made (n, 1) of them."""
+    labels = tf.convert_to_tensor(labels)
+    return labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
 
 
 class Labelled(keras.losses.Loss):

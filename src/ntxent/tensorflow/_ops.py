@@ -34,9 +34,11 @@ class TensorflowOps:
 
     def device(self, array: Tensor) -> None:
         """Nothing: TensorFlow moves tensors by itself."""
+        del array  # AutoGraph can't read a body that is a docstring alone
 
     def number(self, temperature: Tensor) -> None:
         """Nothing: a tensor's value isn't checked, as it may be symbolic."""
+        del temperature
 
     def choose(self, device: Any) -> str:
         """What `implementation=None` means."""
@@ -100,7 +102,9 @@ class TensorflowOps:
 
     def classes(self, labels: Tensor) -> Classes:
         labels = tf.cast(labels, tf.int64)
-        return classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
+        found = classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
+        # XLA makes 0 of False times NaN; this is no boolean.
+        return found._replace(anchors=tf.minimum(found.others, 1))
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
     # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.

@@ -126,7 +126,7 @@ def sup_con(
         may have any length: they are normalised inside, and a zero row has similarity 0 to
         everything and a zero gradient.
     labels : Tensor of integers, shape (n,)
-        Any integers, compared as integers.
+        Any integers of int8 to int64 and uint8, compared as integers.
     temperature : float or 0-d Tensor, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
