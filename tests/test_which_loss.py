@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +16,31 @@ from ntxent import reference
 
 pytestmark = [pytest.mark.only("torch"), pytest.mark.extras]
 
-TAU = 0.2
+tau = 0.2  # the names are those of the page
+PAGE = Path(__file__).parents[1] / "docs/which-loss.md"
 
 
-def views(count: int = 2) -> list[Any]:
-    """Views of 8 images, of any length, that want gradients."""
+def blocks(text: str) -> list[str]:
+    """The code of the page, or of a part of it."""
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def losses_in(code: str) -> set[str]:
+    """What is assigned to a loss there, or to `ours`, in one spelling."""
+    return {
+        ast.unparse(node.value)
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("loss", "ours")
+    }
+
+
+def views(count: int = 2, images: int = 8) -> list[Any]:
+    """Views of the images, of any length, that want gradients."""
     import torch
 
     rng = np.random.default_rng(0)
-    return [torch.tensor(rng.standard_normal((8, 4)), requires_grad=True) for _ in range(count)]
+    shape = (images, 4)
+    return [torch.tensor(rng.standard_normal(shape), requires_grad=True) for _ in range(count)]
 
 
 def constants(*shape: int) -> Any:
@@ -35,11 +55,18 @@ def unit(z: Any) -> Any:
     return torch.nn.functional.normalize(z, dim=-1)
 
 
-def labels() -> Any:
-    """Four labels, two images each, for the rows of both views."""
+def four_labels() -> Any:
+    """Two images each, for the rows of both views."""
     import torch
 
     return (torch.arange(8) // 2).repeat(2)
+
+
+def uneven_labels() -> Any:
+    """Classes of five rows, three, four, two, one and one, in no order."""
+    import torch
+
+    return torch.tensor([0, 1, 2, 0, 3, 0, 1, 4, 2, 0, 2, 5, 1, 0, 3, 2])
 
 
 def assert_same(ours: Any, theirs: Any, inputs: list[Any], bound: float = 1e-9) -> None:
@@ -55,27 +82,59 @@ def assert_same(ours: Any, theirs: Any, inputs: list[Any], bound: float = 1e-9) 
         assert_within(relative_error(mine, other, np.abs(other).max()), bound, "gradient")
 
 
+def supcontrast(features: Any, labels: Any, base: float) -> Any:
+    """Its formula, of features (N, V, d): self pairs masked, 0 for a row without a positive."""
+    import torch
+
+    views = features.shape[1]
+    rows = torch.cat(features.unbind(1))
+    logits = rows @ rows.T / tau
+    others = 1 - torch.eye(len(rows), dtype=rows.dtype)
+    kinds = labels.repeat(views)
+    positives = (kinds[:, None] == kinds).to(rows.dtype) * others
+    log_share = logits - (logits.exp() * others).sum(1, keepdim=True).log()
+    return -(tau / base) * ((positives * log_share).sum(1) / positives.sum(1).clamp(min=1)).mean()
+
+
 @pytest.mark.parametrize("base", [0.07, 0.2])
 def test_supcontrast(base: float) -> None:
-    """Its formula: the row maximum is subtracted, the self pair masked, the rest a mean of logs."""
     import torch
 
     from ntxent.torch import nt_xent, sup_con
 
     z1, z2 = views()
+    labels, kinds = four_labels(), four_labels()[:8]
+    features = torch.stack([unit(z1), unit(z2)], 1)
+    ours = tau / base * sup_con(torch.cat([z1, z2]), labels, temperature=tau)
+    assert_same(ours, supcontrast(features, kinds, base), [z1, z2])
+    ours = tau / base * nt_xent(z1, z2, temperature=tau)
+    assert_same(ours, supcontrast(features, torch.arange(8), base), [z1, z2])
 
-    def published(kinds: Any) -> Any:
-        z = unit(torch.cat([z1, z2]))
-        logits = z @ z.T / TAU
-        others = 1 - torch.eye(len(z), dtype=z.dtype)
-        positives = (kinds[:, None] == kinds).to(z.dtype) * others
-        log_share = logits - (logits.exp() * others).sum(1, keepdim=True).log()
-        return -(TAU / base) * ((positives * log_share).sum(1) / positives.sum(1)).mean()
 
-    ours = TAU / base * sup_con(torch.cat([z1, z2]), labels(), temperature=TAU)
-    assert_same(ours, published(labels()), [z1, z2])
-    ours = TAU / base * nt_xent(z1, z2, temperature=TAU)
-    assert_same(ours, published(torch.arange(8).repeat(2)), [z1, z2])
+def test_supcontrast_of_features_of_any_length() -> None:
+    """Of three views; it takes the products as they are."""
+    import torch
+
+    from ntxent.torch import sup_con
+
+    z, kinds = views(3), four_labels()[:8]
+    features, base = torch.stack(z, 1), 0.07
+    rows, labels = torch.cat(features.unbind(1)), kinds.repeat(3)
+    ours = tau / base * sup_con(rows, labels, temperature=tau, normalize=False)
+    assert_same(ours, supcontrast(features, kinds, base), z)
+
+
+def test_supcontrast_counts_rows_without_a_positive() -> None:
+    """One view; two of the labels occur once."""
+    from ntxent.torch import sup_con
+
+    (rows,), base = views(1, 16), 0.07
+    labels = uneven_labels()
+    theirs = supcontrast(unit(rows)[:, None], labels, base)
+    ours = tau / base * sup_con(rows, labels, temperature=tau, reduction="sum") / len(rows)
+    assert_same(ours, theirs, [rows])
+    left_out = tau / base * sup_con(rows, labels, temperature=tau)
+    assert relative_error(left_out.item(), theirs.item()) > 0.1
 
 
 def test_the_authors_simclr() -> None:
@@ -89,21 +148,90 @@ def test_the_authors_simclr() -> None:
     own = torch.arange(8)
     terms = []
     for a, b in ((unit(z1), unit(z2)), (unit(z2), unit(z1))):
-        within = a @ a.T / TAU - 1e9 * torch.eye(8, dtype=a.dtype)
-        terms.append(F.cross_entropy(torch.cat([a @ b.T / TAU, within], 1), own))
-    assert_same(2 * nt_xent(z1, z2, temperature=TAU), terms[0] + terms[1], [z1, z2])
+        within = a @ a.T / tau - 1e9 * torch.eye(8, dtype=a.dtype)
+        terms.append(F.cross_entropy(torch.cat([a @ b.T / tau, within], 1), own))
+    ours = 2 * nt_xent(z1, z2, temperature=tau)
+    assert_same(ours, terms[0] + terms[1], [z1, z2])
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_pytorch_metric_learning_nt_xent(count: int) -> None:
+def metric_learning_nt_xent(rows: Any, labels: Any) -> tuple[float, Any]:
+    """The value of pytorch-metric-learning, and its gradient by the rows."""
     import torch
     from pytorch_metric_learning import losses
 
+    loss = losses.NTXentLoss(tau)(rows, labels)
+    return loss.item(), torch.autograd.grad(loss, rows)[0].numpy()
+
+
+def optax_nt_xent(rows: Any, labels: Any) -> tuple[float, Any]:
+    """The value of optax, and its gradient by the rows, in float64."""
+    import jax
+    import optax
+
+    with jax.enable_x64(True):
+        value, grad = jax.value_and_grad(optax.losses.ntxent)(
+            jax.numpy.asarray(rows.detach().numpy()), labels.numpy(), tau
+        )
+    return float(value), np.asarray(grad)
+
+
+PAIR_MEANS = [metric_learning_nt_xent, optax_nt_xent]
+
+
+def assert_pair_mean(ours: Any, inputs: list[Any], peer: Any, rows: Any, labels: Any) -> None:
+    """Value and gradient; the inputs, one after the other, are the rows that the peer is given."""
+    import torch
+
+    value, grad = peer(rows, labels)
+    assert_within(relative_error(ours.item(), value), 1e-9, "value")
+    mine = torch.cat(torch.autograd.grad(ours, inputs)).numpy()
+    assert_within(relative_error(mine, grad, float(np.abs(grad).max())), 1e-9, "gradient")
+
+
+@pytest.mark.parametrize("peer", PAIR_MEANS)
+def test_pair_means_of_views(peer: Any) -> None:
+    import torch
+
     from ntxent.torch import nt_xent
 
-    z = views(count)
-    theirs = losses.NTXentLoss(TAU)(torch.cat(z), torch.arange(8).repeat(count))
-    assert_same(nt_xent(*z, temperature=TAU, denominator="one_positive"), theirs, z)
+    z1, z2, z3 = views(3)
+    ours = nt_xent(z1, z2, temperature=tau, denominator="one_positive")
+    assert_pair_mean(ours, [z1, z2], peer, torch.cat([z1, z2]), torch.arange(8).repeat(2))
+    z = [z1, z2, z3]
+    ours = nt_xent(*z, temperature=tau, denominator="one_positive")
+    assert_pair_mean(ours, z, peer, torch.cat(z), torch.arange(8).repeat(3))
+
+
+@pytest.mark.parametrize("peer", PAIR_MEANS)
+def test_pair_means_of_classes_of_one_size(peer: Any) -> None:
+    """The rows sorted by class are views of the classes."""
+    import torch
+
+    from ntxent.torch import nt_xent
+
+    (rows,), V, d = views(1, 16), 4, 4
+    labels = torch.tensor([3, 0, 1, 2, 2, 0, 0, 1, 3, 3, 2, 1, 0, 1, 2, 3])
+    z = rows[labels.argsort()].reshape(-1, V, d).unbind(1)
+    ours = nt_xent(*z, temperature=tau, denominator="one_positive")
+    assert_pair_mean(ours, [rows], peer, rows, labels)
+
+
+@pytest.mark.parametrize("peer", PAIR_MEANS)
+def test_pair_means_of_classes_of_different_sizes(peer: Any) -> None:
+    """The page's own function, which no mean over rows equals."""
+    import torch
+
+    from ntxent.torch import info_nce
+
+    (code,) = (block for block in blocks(PAGE.read_text()) if "def pair_mean" in block)
+    z1, z2 = views()
+    labels = uneven_labels()
+    names = {"torch": torch, "info_nce": info_nce, "tau": tau, "labels": labels}
+    namespace: dict[str, Any] = {**names, "z1": z1, "z2": z2}
+    exec(code, namespace)  # noqa: S102 the page is ours
+    pair_mean = namespace["pair_mean"]
+    ours = pair_mean(torch.cat([z1, z2]), labels)
+    assert_pair_mean(ours, [z1, z2], peer, torch.cat([z1, z2]), labels)
 
 
 def test_pytorch_metric_learning_sup_con() -> None:
@@ -114,28 +242,12 @@ def test_pytorch_metric_learning_sup_con() -> None:
     from ntxent.torch import sup_con
 
     z1, z2 = views()
-    kinds = labels()
-    kinds[3] = 77
-    z = torch.cat([z1, z2])
-    assert_same(sup_con(z, kinds, temperature=TAU), losses.SupConLoss(TAU)(z, kinds), [z1, z2])
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_optax(count: int) -> None:
-    import jax
-    import optax
-    import torch
-
-    from ntxent.torch import nt_xent
-
-    z = views(count)
-    rows, kinds = torch.cat(z).detach().numpy(), np.tile(np.arange(8), count)
-    with jax.enable_x64(True):
-        value, grad = jax.value_and_grad(optax.losses.ntxent)(jax.numpy.asarray(rows), kinds, TAU)
-    ours = nt_xent(*z, temperature=TAU, denominator="one_positive")
-    assert_within(relative_error(ours.item(), float(value)), 1e-9, "value")
-    mine = torch.cat(torch.autograd.grad(ours, z)).numpy()
-    assert_within(relative_error(mine, grad, float(np.abs(grad).max())), 1e-9, "gradient")
+    labels = uneven_labels()
+    ours = sup_con(torch.cat([z1, z2]), labels, temperature=tau)
+    assert_same(ours, losses.SupConLoss(tau)(torch.cat([z1, z2]), labels), [z1, z2])
+    none, rows = torch.zeros(16).long(), torch.cat([z1, z2])  # no negatives: the page's bracket
+    assert losses.SupConLoss(tau)(rows, none).item() == 0
+    assert sup_con(rows, none, temperature=tau).item() > 1
 
 
 def test_lightly() -> None:
@@ -148,31 +260,34 @@ def test_lightly() -> None:
     z1, z2 = views()
     z = unit(torch.cat([z1, z2]))
     kept = ~torch.eye(16, dtype=torch.bool)
-    logits = (z @ z.T / TAU)[kept].reshape(16, 15)
+    logits = (z @ z.T / tau)[kept].reshape(16, 15)
     target = torch.cat([torch.arange(8) + 7, torch.arange(8)])
-    assert_same(nt_xent(z1, z2, temperature=TAU), F.cross_entropy(logits, target), [z1, z2])
+    ours = nt_xent(z1, z2, temperature=tau)
+    assert_same(ours, F.cross_entropy(logits, target), [z1, z2])
 
 
-@pytest.mark.parametrize("mode", [None, "unpaired", "paired"])
-def test_info_nce_pytorch(mode: str | None) -> None:
+def test_info_nce_pytorch() -> None:
     import info_nce as package
     import torch
 
     from ntxent.torch import info_nce
 
     z1, z2 = views()
-    if mode is None:
-        theirs = package.info_nce(z1, z2, temperature=TAU)
-        assert_same(info_nce(z1, z2, temperature=TAU), theirs, [z1, z2])
-        return
-    negatives = constants(32, 4) if mode == "unpaired" else constants(8, 5, 4)
-    negatives.requires_grad_()
-    theirs = package.info_nce(z1, z2, negatives, temperature=TAU, negative_mode=mode)
-    ids = torch.zeros(8).long()
-    if mode == "unpaired":
-        ids = torch.cat([torch.zeros(8), torch.ones(32)]).long()
-    ours = info_nce(z1, z2, negatives, temperature=TAU, ids=ids)
-    assert_same(ours, theirs, [z1, z2, negatives])
+    ours = info_nce(z1, z2, temperature=tau)
+    assert_same(ours, package.info_nce(z1, z2, temperature=tau), [z1, z2])
+
+    queue = constants(32, 4).requires_grad_()
+    only = torch.cat([torch.zeros(len(z1)), torch.ones(len(queue))]).long()
+    ours = info_nce(z1, z2, queue, temperature=tau, ids=only)
+    theirs = package.info_nce(z1, z2, queue, temperature=tau, negative_mode="unpaired")
+    assert_same(ours, theirs, [z1, z2, queue])
+    with_the_batch = info_nce(z1, z2, queue, temperature=tau)
+    assert relative_error(with_the_batch.item(), theirs.item()) > 0.01
+
+    own = constants(8, 5, 4).requires_grad_()
+    ours = info_nce(z1, z2, own, temperature=tau, ids=torch.zeros(len(z1)).long())
+    theirs = package.info_nce(z1, z2, own, temperature=tau, negative_mode="paired")
+    assert_same(ours, theirs, [z1, z2, own])
 
 
 def test_moco() -> None:
@@ -182,12 +297,12 @@ def test_moco() -> None:
 
     from ntxent.torch import info_nce
 
-    (query,), key, queue = views(1), constants(8, 4), constants(32, 4)
-    q, k, n = unit(query), unit(key), unit(queue)
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ n.T], 1) / TAU
-    theirs = F.cross_entropy(logits, torch.zeros(8).long())
-    only = torch.cat([torch.zeros(8), torch.ones(32)]).long()
-    assert_same(info_nce(query, key, queue, temperature=TAU, ids=only), theirs, [query])
+    (z1,), z2, queue = views(1), constants(8, 4), constants(32, 4)  # keys get no gradient
+    q, k, n = unit(z1), unit(z2), unit(queue)
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ n.T], 1) / tau
+    only = torch.cat([torch.zeros(len(z1)), torch.ones(len(queue))]).long()
+    ours = info_nce(z1, z2, queue, temperature=tau, ids=only)
+    assert_same(ours, F.cross_entropy(logits, torch.zeros(8).long()), [z1])
 
 
 def test_clip() -> None:
@@ -202,11 +317,12 @@ def test_clip() -> None:
     logit_scale = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
     logits, own = logit_scale * image @ text.T, torch.arange(8)
     theirs = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-    for normalize in (True, False):
-        ours = info_nce(
-            image, text, temperature=1 / logit_scale, symmetric=True, normalize=normalize
-        )
-        assert_same(ours, theirs, [z1, z2, logit_scale])
+    ours = info_nce(image, text, temperature=1 / logit_scale, symmetric=True)
+    assert_same(ours, theirs, [z1, z2, logit_scale])
+    (grad,) = torch.autograd.grad(ours, image, retain_graph=True)
+    assert (grad * image).sum(1).abs().max() < 1e-12  # no radial part, as the page says
+    ours = info_nce(image, text, temperature=1 / logit_scale, symmetric=True, normalize=False)
+    assert_same(ours, theirs, [z1, z2, logit_scale, image, text])
 
 
 def test_sentence_transformers() -> None:
@@ -217,10 +333,13 @@ def test_sentence_transformers() -> None:
     from ntxent.torch import info_nce
 
     z1, z2 = views()
-    negatives, scale = constants(16, 4), 20.0
-    candidates = unit(torch.cat([z2, negatives]))
+    queue, scale = constants(16, 4).requires_grad_(), 20.0
+    candidates = unit(torch.cat([z2, queue]))
     theirs = F.cross_entropy(unit(z1) @ candidates.T * scale, torch.arange(8))
-    assert_same(info_nce(z1, z2, negatives, temperature=1 / scale), theirs, [z1, z2])
+    ours = info_nce(z1, z2, queue, temperature=1 / scale)
+    assert_same(ours, theirs, [z1, z2, queue])
+    theirs = F.cross_entropy(unit(z1) @ unit(z2).T * scale, torch.arange(8))
+    assert_same(info_nce(z1, z2, temperature=1 / scale), theirs, [z1, z2])
 
 
 def test_three_views_tell_the_denominators_apart() -> None:
@@ -233,19 +352,45 @@ def test_three_views_tell_the_denominators_apart() -> None:
     z = views(3)
     numbers = torch.arange(8).repeat(3)
     theirs = {
-        "all": losses.SupConLoss(TAU)(torch.cat(z), numbers),
-        "one_positive": losses.NTXentLoss(TAU)(torch.cat(z), numbers),
+        "all": losses.SupConLoss(tau)(torch.cat(z), numbers),
+        "one_positive": losses.NTXentLoss(tau)(torch.cat(z), numbers),
         "negatives": None,
     }
     found = {}
     for name, other in theirs.items():
-        value = nt_xent(*z, temperature=TAU, denominator=name)
+        value = nt_xent(*z, temperature=tau, denominator=name)
         found[name] = value.item()
         rows = [x.detach().numpy() for x in z]
-        expected = reference.nt_xent(*rows, temperature=TAU, denominator=name)
+        expected = reference.nt_xent(*rows, temperature=tau, denominator=name)
         assert_within(relative_error(found[name], expected), 1e-12, name)
         if other is not None:
             assert_same(value, other, z)
     values = sorted(found.values())
     assert values[1] - values[0] > 0.01
     assert values[2] - values[1] > 0.01
+
+
+TESTED = [  # the sections of the page, in its order, and their tests
+    ("SupContrast", [test_supcontrast, test_supcontrast_counts_rows_without_a_positive]),
+    ("SimCLR", [test_the_authors_simclr]),
+    (
+        "pytorch-metric-learning",
+        [test_pair_means_of_views, test_pair_means_of_classes_of_different_sizes],
+    ),
+    ("pytorch-metric-learning", [test_pytorch_metric_learning_sup_con]),
+    ("lightly", [test_lightly]),
+    ("info-nce-pytorch", [test_info_nce_pytorch]),
+    ("MoCo", [test_moco]),
+    ("CLIP", [test_clip]),
+    ("sentence-transformers", [test_sentence_transformers]),
+]
+
+
+def test_the_lines_of_the_page_are_those_that_are_tested() -> None:
+    """Every `loss = ...` of a section is an `ours = ...` of its tests, word for word."""
+    sections = re.split(r"^\*\*", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    for section, (name, tests) in zip(sections, TESTED, strict=True):
+        assert section.startswith(f"{name}**")
+        written = losses_in("".join(blocks(section)))
+        assert written or name == "MoCo"  # which refers to the section before it
+        assert written <= losses_in("".join(map(inspect.getsource, tests)))
