@@ -118,6 +118,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run that was told to require a backend and ran nothing of it has shown nothing."""
     name = session.config.getoption("--backend")
-    partial = session.config.getoption("keyword") or session.config.getoption("file_or_dir")
+    # Extras are of one backend all of them; pytest itself fails a run without any test.
+    options = ("keyword", "file_or_dir", "extras")
+    partial = any(session.config.getoption(option) for option in options)
     if session.config.getoption("--require") and name and not partial and not PASSED[name]:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
