@@ -1,7 +1,7 @@
 """MoCo on real images: a momentum encoder, and a queue of its keys that the caller keeps.
 
 python examples/moco_digits.py            under a minute
-python examples/moco_digits.py --quick    two epochs, to see that it runs
+python examples/moco_digits.py --quick    a few epochs, to see that it runs
 
 The encoder, the views and the scores are those of simclr_digits.py. (arXiv 1911.05722)
 """
@@ -62,7 +62,7 @@ class MoCo(_digits_torch.Encoder):
 def main() -> None:
     """Score raw pixels and the untrained encoder, train, score again."""
     digits = _digits.load()
-    epochs = 2 if "--quick" in sys.argv else 100
+    epochs = 6 if "--quick" in sys.argv else 100
     encoder = MoCo(_digits_network.initial_kernels(seed=0))
     scores = {
         "raw pixels": _digits.score(lambda images: images.reshape(len(images), -1), digits),

@@ -82,7 +82,7 @@ def main() -> None:
     print(f"recall@1 among {len(digits.test)} test images, in %: upper to lower, lower to upper")
     print(f"chance            {100 / len(digits.test):5.1f} {100 / len(digits.test):5.1f}")
     print("before training   {:5.1f} {:5.1f}".format(*recall(towers, digits.test)))
-    train(towers, loss, digits.train, epochs=10 if "--quick" in sys.argv else 300)
+    train(towers, loss, digits.train, epochs=30 if "--quick" in sys.argv else 300)
     print("after training    {:5.1f} {:5.1f}".format(*recall(towers, digits.test)))
     print(f"temperature       {loss.temperature.item():.3f}, from 0.070")
 
