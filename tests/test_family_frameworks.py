@@ -266,6 +266,13 @@ def test_tensorflow_graphs_of_unknown_sizes(implementation: str, xla: bool) -> N
     def by_labels(z: Any, labels: Any) -> Any:
         return sup_con(z, labels, implementation=implementation)
 
+    @tf.function(input_signature=[table, integers], jit_compile=xla)
+    def slope(z: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = sup_con(z, labels, implementation=implementation)
+        return tape.gradient(loss, z)
+
     @tf.function(input_signature=[table] * 3 + [integers], jit_compile=xla)
     def by_pairs(q: Any, k: Any, queue: Any, ids: Any) -> Any:
         return info_nce(q, k, queue, ids=ids, symmetric=True, implementation=implementation)
@@ -275,6 +282,7 @@ def test_tensorflow_graphs_of_unknown_sizes(implementation: str, xla: bool) -> N
         got = by_labels(z, labels)
         assert_near(got, reference.sup_con(z, labels), 1e-12, "sup_con")
         assert np.isnan(by_labels(z, np.arange(count)))  # no two alike: known too late to refuse
+        assert np.isnan(slope(z, np.arange(count))).all()
         q, k, queue = rows(count, 3)
         ids = np.arange(2 * count) // 2
         expected = reference.info_nce(q, k, queue, ids=ids, symmetric=True)

@@ -23,14 +23,18 @@ def classes(xp: Any, labels: Array, ordered: Array, number: Callable[[Array], Ar
 
     Sorted labels say how many are equal, by two searches: shapes are known beforehand, which
     compilers ask for, and `unique` can't promise.
+
+    Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: where no two
+    labels are alike it would make 0 of 0 / 0, and the loss a number.
     """
     first = xp.searchsorted(ordered, labels)
     others = xp.searchsorted(ordered, labels, side="right") - first - 1
+    count = number(others)
     index = xp.cumsum(xp.ones_like(first), 0) - 1
     return Classes(
         groups=first,
-        others=number(others),
+        others=count,
         ids=xp.where(others == 1, -1 - first, index),
         within=others > 1,
-        anchors=number(others > 0),
+        anchors=xp.sign(count),
     )

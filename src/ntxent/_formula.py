@@ -198,11 +198,9 @@ def sup_con(
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
         if reduction != "mean":
             return ops.reduce(rows, reduction, z.dtype)
-        # The sum is divided, not the anchors: 0 / 0 is NaN, where XLA makes 0 of False / 0. The
-        # other factor is 1, or NaN where the sum is: without it the gradient would be 0.
+        # Where labels are known too late to refuse them, and no two are alike: 0 / 0 is NaN.
         total = ops.reduce(anchors, "sum", anchors.dtype)
-        value = ops.reduce(rows, "sum", rows.dtype) / total
-        return ops.reduce(value * (1 + (value - value)), "none", z.dtype)
+        return ops.reduce(ops.reduce(rows, "sum", rows.dtype) / total, "none", z.dtype)
 
     return ops.evaluate(loss, [z], temperature, implementation)
 

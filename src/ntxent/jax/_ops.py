@@ -104,9 +104,7 @@ class JaxOps:
         return jnp.full(len(rows), value)
 
     def classes(self, labels: Array) -> Classes:
-        found = classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
-        # XLA makes 0 of False times NaN; this is no boolean.
-        return found._replace(anchors=jnp.minimum(found.others, 1))
+        return classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
 
     def positive_means(self, rows: Array, classes: Classes) -> Array:
         """In heads and tails, so that a row can be taken off the sum: off by 2^-35 of the largest.

@@ -102,9 +102,7 @@ class TensorflowOps:
 
     def classes(self, labels: Tensor) -> Classes:
         labels = tf.cast(labels, tf.int64)
-        found = classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
-        # XLA makes 0 of False times NaN; this is no boolean.
-        return found._replace(anchors=tf.minimum(found.others, 1))
+        return classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
     # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
