@@ -6,34 +6,34 @@ would cost more than the tile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
-from ntxent.torch._exclusion import Ids, exclusion
-from ntxent.torch._tile import Found, found, prepared, weights
+from ntxent.torch._exclusion import exclusion
+from ntxent.torch._tile import Found, Pairs, found, prepared, weights
 
 
-def forward(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: float,
-    ids: Ids,
-    unit: bool,
-    columns: bool,
-) -> tuple[Found, Found | None, Tensor]:
+def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
     """What is found along rows and (if asked) columns, and the tile for the backward pass."""
-    keys = queries if keys is None else keys
+    shifted = pairs.shifted()
+    values, empties = filled(pairs, shifted)
+    row = along(values, 1, shifted, empties)
+    column = along(values, 0, shifted, empties) if pairs.columns else None
+    return row, column, [values] if keep else []
+
+
+def filled(pairs: Pairs, shifted: bool) -> tuple[Tensor, bool]:
+    """The scores, their exponentials if unshifted; and whether a row may have no pair."""
+    queries, keys = pairs.queries, pairs.others
     scores = queries.new_empty(queries.shape[0], keys.shape[0])
-    torch.addmm(scores, queries, keys.T, beta=0, alpha=scale, out=scores)
-    excluded = exclusion(ids, *scores.shape)
+    torch.addmm(scores, queries, keys.T, beta=0, alpha=float(pairs.scale), out=scores)
+    excluded = exclusion(pairs.ids, *scores.shape)
     excluded.fill_(scores, 0, 0)
-    shifted = _range.needs_shift(queries.element_size(), scale, keys.shape[0], unit)
-    if not shifted:
-        scores.exp_()
-    row = along(scores, 1, shifted, excluded.empties)
-    return row, along(scores, 0, shifted, excluded.empties) if columns else None, scores
+    return scores if shifted else scores.exp_(), excluded.empties
 
 
 def along(values: Tensor, dim: int, shifted: bool, empties: bool) -> Found:
@@ -45,18 +45,11 @@ def along(values: Tensor, dim: int, shifted: bool, empties: bool) -> Found:
 
 
 def backward(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: float,
-    unit: bool,
-    row: Side,
-    column: Side | None,
-    tile: Tensor,
-    by_keys: bool,
+    pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients of queries and (if wanted) keys; without keys one, of both together."""
-    others = queries if keys is None else keys
-    shifted = _range.needs_shift(queries.element_size(), scale, others.shape[0], unit)
+    queries, keys, scale, shifted = pairs.queries, pairs.keys, float(pairs.scale), pairs.shifted()
+    tile = kept[0] if kept else filled(pairs, shifted)[0]
     row = prepared(row, scale, shifted)
     if keys is None:
         column = row
@@ -64,7 +57,7 @@ def backward(
         column = prepared(column, scale, shifted)
     weight = weights(tile, row, column, shifted)
     factor = _range.weight_scale(scale, shifted)
-    grad = torch.addmm(queries, weight, others, beta=0, alpha=factor)
+    grad = torch.addmm(queries, weight, pairs.others, beta=0, alpha=factor)
     if keys is None or not by_keys:
         return grad, None
     return grad, torch.addmm(keys, weight.T, queries, beta=0, alpha=factor)

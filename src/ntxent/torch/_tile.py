@@ -19,6 +19,28 @@ from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
+from ntxent.torch._exclusion import Ids
+
+
+class Pairs(NamedTuple):
+    """What every implementation is given; see `ntxent._formula.Ops.pair_logsumexp`."""
+
+    queries: Tensor
+    keys: Tensor | None  # None: the queries themselves
+    scale: float | Tensor
+    ids: Ids
+    unit: bool
+    columns: bool
+
+    @property
+    def others(self) -> Tensor:
+        """The keys, whoever they are."""
+        return self.queries if self.keys is None else self.keys
+
+    def shifted(self) -> bool:
+        """Whether exponentials need a shift."""
+        size, rows = self.queries.element_size(), self.others.shape[0]
+        return _range.needs_shift(size, float(self.scale), rows, self.unit)
 
 
 class Found(NamedTuple):

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ntxent import _grid, _range
 from ntxent._pairs import Side
-from ntxent.torch._exclusion import Ids, exclusion
-from ntxent.torch._tile import Found, found, prepared, weights
+from ntxent.torch._exclusion import exclusion
+from ntxent.torch._tile import Found, Pairs, found, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
@@ -28,26 +28,18 @@ TILE = 512
 KEEP_BYTES = 48 * 2**20
 
 
-class Pairs:
+class Tiles:
     """Queries against keys (or against themselves), served one tile of scores at a time."""
 
-    def __init__(
-        self,
-        queries: Tensor,
-        keys: Tensor | None,
-        scale: float,
-        ids: Ids,
-        unit: bool,
-    ) -> None:
-        self.symmetric = keys is None
-        self.queries, self.keys = queries, queries if keys is None else keys
-        self.scale = scale
-        self.shifted = _range.needs_shift(queries.element_size(), scale, self.keys.shape[0], unit)
+    def __init__(self, pairs: Pairs) -> None:
+        self.symmetric = pairs.keys is None
+        self.queries, self.keys = queries, keys = pairs.queries, pairs.others
+        self.scale, self.shifted = float(pairs.scale), pairs.shifted()
         self.height = _grid.tile_size(queries.shape[0], TILE)
-        self.width = _grid.tile_size(self.keys.shape[0], TILE)
+        self.width = _grid.tile_size(keys.shape[0], TILE)
         self.query_tiles = parts(queries, self.height)
-        self.key_tiles = self.query_tiles if keys is None else parts(keys, self.width)
-        self.excluded = exclusion(ids, self.height, self.width)
+        self.key_tiles = self.query_tiles if self.symmetric else parts(keys, self.width)
+        self.excluded = exclusion(pairs.ids, self.height, self.width)
         self.buffer: Tensor | None = None
 
     def grid(self) -> Iterator[tuple[int, int]]:
@@ -131,24 +123,25 @@ def joined(parts: Sequence[Tensor | None]) -> Tensor:
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def forward(pairs: Pairs, *, columns: bool, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
+def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
     """What is found along rows and (if asked) columns, and first tiles for the backward pass."""
-    sums = ShiftedSums if pairs.shifted else Sums
-    row_sums = sums(pairs.query_tiles)
-    column_sums = sums(pairs.key_tiles) if columns else None
+    tiles = Tiles(pairs)
+    sums = ShiftedSums if tiles.shifted else Sums
+    row_sums = sums(tiles.query_tiles)
+    column_sums = sums(tiles.key_tiles) if pairs.columns else None
     kept: list[Tensor] = []
-    most_kept = pairs.most_kept() if keep else 0
-    for row, column in pairs.grid():
+    most_kept = tiles.most_kept() if keep else 0
+    for row, column in tiles.grid():
         keeps = len(kept) < most_kept
-        values = pairs.fill(row, column, fresh=keeps)
+        values = tiles.fill(row, column, fresh=keeps)
         if keeps:
             kept.append(values)
         row_sums.add(row, values, 1)
-        if pairs.mirrored(row, column):
+        if tiles.mirrored(row, column):
             row_sums.add(column, values, 0)
         if column_sums is not None:
             column_sums.add(column, values, 0)
-    empties = pairs.excluded.empties
+    empties = tiles.excluded.empties
     columns_found = None if column_sums is None else column_sums.found(empties)
     return row_sums.found(empties), columns_found, kept
 
@@ -157,26 +150,27 @@ def backward(
     pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor], by_keys: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients of queries and (if wanted) keys; in the symmetric case one, of both."""
-    shifted, scale = pairs.shifted, pairs.scale
+    tiles = Tiles(pairs)
+    shifted, scale = tiles.shifted, tiles.scale
     factor = _range.weight_scale(scale, shifted)
-    grad_queries = torch.zeros_like(pairs.queries)
-    grad_keys = torch.zeros_like(pairs.keys) if by_keys else None
-    query_parts = parts(grad_queries, pairs.height)
-    key_parts = parts(grad_keys, pairs.width) if grad_keys is not None else None
-    if pairs.symmetric:
+    grad_queries = torch.zeros_like(tiles.queries)
+    grad_keys = torch.zeros_like(tiles.keys) if by_keys else None
+    query_parts = parts(grad_queries, tiles.height)
+    key_parts = parts(grad_keys, tiles.width) if grad_keys is not None else None
+    if tiles.symmetric:
         key_parts = query_parts
-    row_sides = side_parts(prepared(row_side, scale, shifted), pairs.height)
-    column_sides = row_sides if pairs.symmetric else None
+    row_sides = side_parts(prepared(row_side, scale, shifted), tiles.height)
+    column_sides = row_sides if tiles.symmetric else None
     if column_side is not None:
-        column_sides = side_parts(prepared(column_side, scale, shifted), pairs.width)
-    buffer = pairs.new_buffer()
-    for number, (row, column) in enumerate(pairs.grid()):
-        values = kept[number] if number < len(kept) else pairs.fill(row, column)
+        column_sides = side_parts(prepared(column_side, scale, shifted), tiles.width)
+    buffer = tiles.new_buffer()
+    for number, (row, column) in enumerate(tiles.grid()):
+        values = kept[number] if number < len(kept) else tiles.fill(row, column)
         above = None if column_sides is None else column_sides[column]
         weight = weights(values, row_sides[row], above, shifted, cut(buffer, values.shape))
-        query_parts[row].addmm_(weight, pairs.key_tiles[column], alpha=factor)
-        if key_parts is not None and (not pairs.symmetric or row != column):
-            key_parts[column].addmm_(weight.T, pairs.query_tiles[row], alpha=factor)
+        query_parts[row].addmm_(weight, tiles.key_tiles[column], alpha=factor)
+        if key_parts is not None and (not tiles.symmetric or row != column):
+            key_parts[column].addmm_(weight.T, tiles.query_tiles[row], alpha=factor)
     return grad_queries, grad_keys
 
 
