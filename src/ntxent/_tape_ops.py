@@ -43,6 +43,10 @@ class TapeOps:
         """How many rows."""
         return len(rows)
 
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is an array of this backend."""
+        raise NotImplementedError
+
     def cast(self, array: Array, dtype: Any) -> Array:
         """The array in the dtype, itself where it has it."""
         raise NotImplementedError
@@ -121,7 +125,7 @@ class TapeOps:
             grad_scale = self.scalar_like(scale, (g * dots).sum()) if is_array(scale) else None
             return *self.dot_gradients(g, scale, shift, *pair), grad_scale
 
-        shift = partners if type(partners) is int else None
+        shift = None if self.accepts(partners) else partners
         dots, *pair = self.partner_dots(rows, partners)
         return dots * scale, (dots, *pair), pullback
 
@@ -145,7 +149,7 @@ class TapeOps:
             grads = weight, *self.dot_gradients(weight, -scale, shift, *pair), grad_scale
             return grads if within is None else (*grads, None)
 
-        dtype, shift = rows.dtype, partners if type(partners) is int else None
+        dtype, shift = rows.dtype, None if self.accepts(partners) else partners
         dots, *pair = self.partner_dots(rows, partners)
         x = self.minus_product(lse, dots, scale)
         y = self.log1pexp(x)
@@ -160,7 +164,7 @@ class TapeOps:
     def partner_dots(self, rows: Array, partners: Array | int) -> tuple[Array, Array, Array | None]:
         """The dot product of each row with its partner, and what its derivative needs."""
         mutual = False
-        if type(partners) is int:
+        if not self.accepts(partners):
             mutual = 2 * partners == rows.shape[0]
             partners = self.xp.roll(rows, -partners, 0)
         return self.row_dot(rows, partners), partners, None if mutual else rows

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+STRIP = 256  # rows
+
 
 def dense(
     queries: Tensor,
@@ -23,6 +25,27 @@ def dense(
     scores = (queries * scale) @ keys.T
     rows = masked_logsumexp(scores, same, 1)
     return torch.cat((rows, masked_logsumexp(scores, same, 0))) if columns else rows
+
+
+def strips(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: float | Tensor,
+    query_ids: Tensor | int,
+    key_ids: Tensor | int | None,
+    columns: bool,
+) -> Tensor:
+    """The same, one strip of rows at a time: where nothing is kept, in O(n) memory."""
+    keys = queries if keys is None else keys
+    own = as_ids(query_ids, queries)
+    others = as_ids(query_ids if key_ids is None else key_ids, keys)
+    rows = [
+        dense(strip, keys, scale, ids, others, False)
+        for strip, ids in zip(queries.split(STRIP), own.split(STRIP), strict=True)
+    ]
+    if columns:
+        rows.append(strips(keys, queries, scale, others, own, False))
+    return torch.cat(rows)
 
 
 def masked_logsumexp(scores: Tensor, excluded: Tensor, dim: int) -> Tensor:

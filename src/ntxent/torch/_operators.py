@@ -1,18 +1,19 @@
-"""The hot operation as two operators of `torch.library`, opaque to tracers.
+"""The hot operation and its gradient as operators of `torch.library`, opaque to tracers.
 
-A tracer (`torch.compile`, `torch.export`, `torch.func`) sees one call with known shapes in place of
-the tiles' loop, whose length it would otherwise learn by heart. They have no derivative of their
-own: that is `_transforms.py`.
+A tracer (`torch.compile`, `torch.export`, `torch.func`) sees one call of known shapes where it
+would otherwise unroll the loop over tiles. They have no derivative: that is `_transforms.py`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ntxent._pairs import sides
-from ntxent.torch import _implementations
-from ntxent.torch._implementations import Job
+from ntxent.torch._implementations import serving
+from ntxent.torch._tile import Pairs, joined
 
 
 @torch.library.custom_op("ntxent::pair_logsumexp", mutates_args=())
@@ -27,17 +28,29 @@ def pair_logsumexp(
     columns: bool,
     implementation: str,
 ) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp of rows, then of columns, and what the backward pass divides by, alike."""
-    job = Job(queries, keys, scale, ids(query_ids, period), ids(key_ids, period), unit, columns)
-    value, divisors, _ = _implementations.forward(job, implementation, keep=False)
-    row, column = divisors
+    """Log-sum-exps, and what the backward pass divides exponentials by: rows, then columns.
+
+    Without ids the period stands for them.
+    """
+    pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns)
+    *found, _ = serving(pairs, implementation).forward(pairs, keep=False)
+    value, (row, column) = joined(*found)
     divisor = row if column is None else torch.cat((row, column))
-    # An output must not be another one, nor be the same memory.
-    return value, divisor.clone() if divisor.data_ptr() == value.data_ptr() else divisor
+    # Operators may not return one memory twice: shifted, the divisor is the value.
+    return value, divisor.clone() if divisor is value else divisor
 
 
 @pair_logsumexp.register_fake
-def _(
+def _(queries: Any, keys: Any, scale: Any, *options: Any) -> tuple[Tensor, Tensor]:
+    *_, columns, _ = options
+    rows = queries.shape[0]
+    if columns:
+        rows = rows + (queries if keys is None else keys).shape[0]
+    return queries.new_empty(rows), queries.new_empty(rows)
+
+
+@torch.library.custom_op("ntxent::pair_gradients", mutates_args=())
+def pair_gradients(
     queries: Tensor,
     keys: Tensor | None,
     scale: Tensor,
@@ -47,8 +60,25 @@ def _(
     unit: bool,
     columns: bool,
     implementation: str,
+    divisor: Tensor,
+    upstream: Tensor,
+    by_keys: bool,
 ) -> tuple[Tensor, Tensor]:
-    size = queries.shape[0]
-    if columns:
-        size = size + (queries if keys is None else keys).shape[0]
-    return queries.new_empty(size), queries.new_empty(size)
+    """The gradients of queries and keys; of keys none, (0, d), if they aren't asked for."""
+    pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns)
+    rows = queries.shape[0]
+    row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)
+    by_query, by_key = serving(pairs, implementation).backward(pairs, row, column, (), by_keys)
+    return by_query, queries.new_empty(0, queries.shape[1]) if by_key is None else by_key
+
+
+@pair_gradients.register_fake
+def _(queries: Any, keys: Any, scale: Any, *options: Any) -> tuple[Tensor, Tensor]:
+    *_, by_keys = options
+    by_key = torch.empty_like(keys) if by_keys else queries.new_empty(0, queries.shape[1])
+    return torch.empty_like(queries), by_key
+
+
+def ids(query_ids: Tensor | None, key_ids: Tensor | None, period: int) -> Any:
+    """As `Pairs` has them: tensors, or a period."""
+    return (period, None) if query_ids is None else (query_ids, key_ids)

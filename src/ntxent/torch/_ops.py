@@ -13,6 +13,7 @@ from torch import Tensor
 from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
+from ntxent.torch import _transforms
 from ntxent.torch._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 Loss = Callable[[Sequence[Any], Any, str], Any]
@@ -88,9 +89,14 @@ class TorchOps(TapeOps):
     def one_id(self, rows: Tensor, value: int) -> Tensor:
         return torch.full(rows.shape[:1], value, device=self.device(rows))
 
-    def known(self, ids: Tensor) -> list[int]:
+    def known(self, ids: Tensor) -> list[int] | None:
+        if _transforms.active() or ids.device.type != "cpu":  # reading them would wait for a GPU
+            return None
         found: list[int] = ids.tolist()
         return found
+
+    def count(self, rows: Tensor) -> int:
+        return rows.shape[0]  # len() of it would be a constant to torch.export
 
     def number(self, temperature: Tensor) -> None:
         """Nothing: a tensor's value isn't checked, as it may be on a device or be traced."""
@@ -114,7 +120,7 @@ class TorchOps(TapeOps):
         if torch.is_autocast_enabled(kind):  # similarities and sums are float32 all the same
             with torch.autocast(kind, enabled=False):
                 return self.evaluate(loss, arrays, temperature, name)
-        if name == "dense":
+        if name == "dense" or _transforms.active():
             value: Tensor = loss(arrays, temperature, name)
         else:
             value = _OnTape.apply(loss, name, torch.is_grad_enabled(), temperature, *arrays)

@@ -1,0 +1,195 @@
+"""The hot operation under PyTorch's transforms: tracing, `torch.func`, forward mode.
+
+The tape of the eager path is plain Python around autograd, which a transform can't see into. Here
+the operation is an `autograd.Function` of the kind that transforms know how to apply, around the
+operators of `_operators.py`:
+
+    PairLogsumexp    forward: the operator, tile by tile      backward: PairGradients
+    PairGradients    forward: the operator, tile by tile      backward: through the dense form
+
+`vmap` takes one example after the other. Forward mode is served by PyTorch's own operations on
+strips of rows: a rule of forward mode on the functions would be lost when such derivatives are
+nested (PyTorch's issue 197867: a tangent that is silently zero), and torch.compile refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ntxent._pairs import scale_gradient
+from ntxent.torch import _operators
+from ntxent.torch._dense import dense, strips
+from ntxent.torch._exclusion import Ids
+
+def active() -> bool:
+    """Whether a transform looks on; asked at every call, so by the cheapest means there are."""
+    if torch.compiler.is_compiling():  # by torch.compile or torch.export
+        return True
+    found: bool = torch._C._are_functorch_transforms_active()
+    return found or forward_mode()
+
+
+def forward_mode() -> bool:
+    """Whether forward mode is on, of `torch.func` or of `torch.autograd.forward_ad`."""
+    return forward_ad._current_level >= 0
+
+
+def pair_logsumexp(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: float | Tensor,
+    ids: Ids,
+    unit: bool,
+    columns: bool,
+    implementation: str,
+) -> Tensor:
+    """See `ntxent._formula.Ops.pair_logsumexp`; differentiable in every way."""
+    query_ids, key_ids = ids
+    if forward_mode():
+        return strips(queries, keys, scale, query_ids, key_ids, columns)
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, dtype=torch.float64, device=queries.device)
+    period = 0
+    if not isinstance(query_ids, Tensor):
+        period, query_ids, key_ids = query_ids, None, None
+    value: Tensor = PairLogsumexp.apply(
+        queries, keys, scale, query_ids, key_ids, (period, unit, columns, implementation)
+    )[0]
+    return value
+
+
+# period, unit, columns, implementation: in one, as Dynamo counts the parameters of `forward`
+Options = tuple[int, bool, bool, str]
+
+
+class PairLogsumexp(torch.autograd.Function):
+    """The log-sum-exps, and what the backward pass divides by."""
+
+    @staticmethod
+    def forward(
+        queries: Tensor,
+        keys: Tensor | None,
+        scale: Tensor,
+        query_ids: Tensor | None,
+        key_ids: Tensor | None,
+        options: Options,
+    ) -> tuple[Tensor, Tensor]:
+        return _operators.pair_logsumexp(queries, keys, scale, query_ids, key_ids, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        queries, keys, scale, query_ids, key_ids, ctx.options = inputs
+        _, divisor = output
+        ctx.mark_non_differentiable(divisor)
+        ctx.save_for_backward(queries, keys, scale, query_ids, key_ids, divisor)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, scale, query_ids, key_ids, divisor = ctx.saved_tensors
+        by_keys = keys is not None and ctx.needs_input_grad[1]
+        by_query, *by_key, by_scale = PairGradients.apply(
+            queries, keys, scale, query_ids, key_ids, ctx.options, divisor, upstream[0], by_keys
+        )
+        return by_query, by_key[0] if by_key else None, by_scale, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        return one_by_one(PairLogsumexp, info, in_dims, inputs)
+
+
+class PairGradients(torch.autograd.Function):
+    """The gradients of queries, of keys if they are wanted, and of the scale."""
+
+    @staticmethod
+    def forward(
+        queries: Tensor,
+        keys: Tensor | None,
+        scale: Tensor,
+        query_ids: Tensor | None,
+        key_ids: Tensor | None,
+        options: Options,
+        divisor: Tensor,
+        upstream: Tensor,
+        by_keys: bool,
+    ) -> tuple[Tensor, ...]:
+        tensors = queries, keys, scale, query_ids, key_ids
+        by_query, by_key = _operators.pair_gradients(*tensors, *options, divisor, upstream, by_keys)
+        by_scale = scale_gradient(queries, keys, by_query, scale)
+        return (by_query, by_key, by_scale) if by_keys else (by_query, by_scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        queries, keys, scale, query_ids, key_ids, ctx.options, _, upstream, ctx.by_keys = inputs
+        ctx.save_for_backward(queries, keys, scale, query_ids, key_ids, upstream)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, scale, query_ids, key_ids, g = ctx.saved_tensors
+        period, _, columns, _ = ctx.options
+        gradients = gradients_of(dense_value(query_ids, key_ids, period, columns), ctx.by_keys)
+        inputs = queries, keys, scale, g
+        by_query, by_key, by_scale, by_g = vjp_of(gradients, inputs, upstream)
+        return by_query, by_key, by_scale, None, None, None, None, by_g, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        return one_by_one(PairGradients, info, in_dims, inputs)
+
+
+def one_by_one(function: Any, info: Any, in_dims: Any, inputs: Any) -> Any:
+    """The rule of vmap: a loop over the examples."""
+    found = [
+        function.apply(
+            *(
+                x.select(dim, index) if isinstance(dim, int) else x
+                for x, dim in zip(inputs, in_dims, strict=True)
+            )
+        )
+        for index in range(info.batch_size)
+    ]
+    outputs = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+    return outputs, (0,) * len(outputs)
+
+
+Value = Callable[[Tensor, "Tensor | None", Tensor], Tensor]
+Gradients = Callable[..., tuple[Tensor, ...]]
+
+
+def dense_value(
+    query_ids: Tensor | None, key_ids: Tensor | None, period: int, columns: bool
+) -> Value:
+    """The dense form of queries, keys and scale."""
+    ids = (period, None) if query_ids is None else (query_ids, key_ids)
+    return lambda queries, keys, scale: dense(queries, keys, scale, *ids, columns)
+
+
+def gradients_of(value: Value, by_keys: bool) -> Gradients:
+    """What `PairGradients` returns, as a function of queries, keys, scale and the upstream."""
+
+    def gradients(queries: Tensor, keys: Tensor | None, scale: Tensor, g: Tensor) -> Any:
+        by_query, by_key, by_scale = vjp_of(value, (queries, keys, scale), g)
+        return (by_query, by_key, by_scale) if by_keys else (by_query, by_scale)
+
+    return gradients
+
+
+def vjp_of(function: Any, inputs: Any, upstream: Any) -> list[Any]:
+    """The gradients of a function of tensors, None for an input that is None."""
+    given = [x for x in inputs if x is not None]
+    found = iter(torch.func.vjp(filling(function, inputs), *given)[1](upstream))
+    return [None if x is None else next(found) for x in inputs]
+
+
+def filling(function: Any, inputs: Any) -> Any:
+    """A function of those inputs alone that aren't None."""
+
+    def of_given(*given: Tensor) -> Any:
+        left = iter(given)
+        return function(*(None if x is None else next(left) for x in inputs))
+
+    return of_given
