@@ -6,6 +6,7 @@ would otherwise unroll the loop over tiles. They have no derivative: that is `_t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,6 +78,21 @@ def _(queries: Any, keys: Any, scale: Any, *options: Any) -> tuple[Tensor, Tenso
     *_, by_keys = options
     by_key = torch.empty_like(keys) if by_keys else queries.new_empty(0, queries.shape[1])
     return torch.empty_like(queries), by_key
+
+
+def one_by_one(operator: Any, info: Any, in_dims: Any, *inputs: Any) -> Any:
+    """The rule of vmap: a loop over the examples."""
+    both = list(zip(inputs, in_dims, strict=True))
+    found = [
+        operator(*(x if dim is None else x.select(dim, index) for x, dim in both))
+        for index in range(info.batch_size)
+    ]
+    outputs = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+    return outputs, (0,) * len(outputs)
+
+
+for operator in (pair_logsumexp, pair_gradients):
+    operator.register_vmap(partial(one_by_one, operator))
 
 
 def ids(query_ids: Tensor | None, key_ids: Tensor | None, period: int) -> Any:

@@ -7,7 +7,7 @@ operators of `_operators.py`:
     PairLogsumexp    forward: the operator, tile by tile      backward: PairGradients
     PairGradients    forward: the operator, tile by tile      backward: through the dense form
 
-`vmap` takes one example after the other. Forward mode is served by PyTorch's own operations on
+Forward mode is served by PyTorch's own operations on
 strips of rows: a rule of forward mode on the functions would be lost when such derivatives are
 nested (PyTorch's issue 197867: a tangent that is silently zero), and torch.compile refuses it.
 """
@@ -70,6 +70,8 @@ Options = tuple[int, bool, bool, str]
 class PairLogsumexp(torch.autograd.Function):
     """The log-sum-exps, and what the backward pass divides by."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         queries: Tensor,
@@ -97,13 +99,11 @@ class PairLogsumexp(torch.autograd.Function):
         )
         return by_query, by_key[0] if by_key else None, by_scale, None, None, None
 
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        return one_by_one(PairLogsumexp, info, in_dims, inputs)
-
 
 class PairGradients(torch.autograd.Function):
     """The gradients of queries, of keys if they are wanted, and of the scale."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -135,25 +135,6 @@ class PairGradients(torch.autograd.Function):
         inputs = queries, keys, scale, g
         by_query, by_key, by_scale, by_g = vjp_of(gradients, inputs, upstream)
         return by_query, by_key, by_scale, None, None, None, None, by_g, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        return one_by_one(PairGradients, info, in_dims, inputs)
-
-
-def one_by_one(function: Any, info: Any, in_dims: Any, inputs: Any) -> Any:
-    """The rule of vmap: a loop over the examples."""
-    found = [
-        function.apply(
-            *(
-                x.select(dim, index) if isinstance(dim, int) else x
-                for x, dim in zip(inputs, in_dims, strict=True)
-            )
-        )
-        for index in range(info.batch_size)
-    ]
-    outputs = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
-    return outputs, (0,) * len(outputs)
 
 
 Value = Callable[[Tensor, "Tensor | None", Tensor], Tensor]
