@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ntxent._pairs import Side
@@ -26,6 +28,35 @@ class Implementation(Protocol):
 
 def serving(pairs: Pairs, implementation: str) -> Implementation:
     """The one of this name; a batch of one tile needs no loop."""
-    del implementation
+    if implementation == "triton":
+        from ntxent.torch import _triton
+
+        return _triton
     rows = max(pairs.queries.shape[0], pairs.others.shape[0])
     return _matrix if rows <= _tiled.TILE else _tiled
+
+
+def missing(rows: Tensor) -> str | None:
+    """Why the kernels can't serve these rows; None if they can."""
+    if find_spec("triton") is None:
+        return 'it needs the package triton; install it with: pip install "ntxent[triton]"'
+    if rows.dtype == torch.float64:
+        return "it computes in float32 and the rows are float64; convert them"
+    from triton import knobs
+
+    if knobs.runtime.interpret:
+        return None
+    if rows.device.type != "cuda":
+        return f"it needs a CUDA device and the rows are on {rows.device}; move them"
+    capability = torch.cuda.get_device_capability(rows.device)
+    if capability < (8, 0):
+        return "it needs compute capability 8.0 and this device has {}.{}".format(*capability)
+    return None
+
+
+def check_serves(implementation: str, rows: Tensor) -> None:
+    """Refuse a named implementation that can't serve; none is replaced by another."""
+    reason = missing(rows) if implementation == "triton" else None
+    if reason is not None:
+        msg = f'implementation="triton" can\'t serve: {reason}, or use implementation="tiled".'
+        raise RuntimeError(msg)

@@ -31,6 +31,7 @@ class Pairs(NamedTuple):
     ids: Ids
     unit: bool
     columns: bool
+    product: torch.dtype | None = None  # of the scores' product, if not that of the rows
 
     @property
     def others(self) -> Tensor:

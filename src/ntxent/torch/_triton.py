@@ -1,0 +1,125 @@
+"""Log-sum-exp over all pairs by two kernels: on a CUDA GPU, or in Triton's interpreter.
+
+The kernels (`_triton_forward.py`, `_triton_backward.py`) take float32, bfloat16 or float16 rows and
+sum in float32. A tile of scores lives in registers; memory beside inputs and gradients is O(n).
+Rows and columns, queries and keys are served by the same kernels with their places changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from ntxent._pairs import Side
+from ntxent.torch import _triton_backward, _triton_forward
+from ntxent.torch._tile import Found, Pairs, found
+from ntxent.torch._triton_blocks import Blocks, choose, precision, product_of, shares
+
+# The largest weight g exp(S - L) of the backward pass, twice this, and the smallest that isn't 0
+# are both numbers of float16 then: 2^15 of 65504, and 4e-12 of the largest against 6e-8 without.
+HEADROOM = 2.0**14
+
+
+class Rows(NamedTuple):
+    """Queries or keys, in the dtype of the product."""
+
+    values: Tensor
+    ids: Tensor | None
+
+    def arguments(self) -> tuple[Any, ...]:
+        """As kernels take them; a pointer that isn't read, where a period stands for ids."""
+        ids = self.values if self.ids is None else self.ids
+        return self.values, *self.values.stride(), self.values.shape[0], ids
+
+
+def both(pairs: Pairs) -> tuple[Rows, Rows]:
+    """Queries and keys."""
+    dtype = pairs.product or pairs.queries.dtype
+    ids = [x.contiguous() if isinstance(x, Tensor) else None for x in pairs.ids]
+    queries = Rows(pairs.queries.to(dtype), ids[0])
+    return queries, queries if pairs.keys is None else Rows(pairs.keys.to(dtype), ids[1])
+
+
+def common(pairs: Pairs) -> tuple[int, Tensor, int]:
+    """The arguments that do not depend on a side: elements of a row, scale, period."""
+    scale, period = pairs.scale, pairs.ids[0]
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, dtype=torch.float32, device=pairs.queries.device)
+    return pairs.queries.shape[1], scale.float(), 0 if isinstance(period, Tensor) else period
+
+
+def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
+    """What is found along rows and (if asked) columns; no tile is kept."""
+    del keep
+    queries, keys = both(pairs)
+    column = log_sum_exp(pairs, keys, queries) if pairs.columns else None
+    return log_sum_exp(pairs, queries, keys), column, []
+
+
+def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
+    """Of the scores of each of one side's rows."""
+    rows, (dim, *given) = own.values.shape[0], common(pairs)
+    parts = own.values.new_empty(shares(own.values, others.values), rows, dtype=torch.float32)
+
+    def run(blocks: Blocks) -> None:
+        _triton_forward.forward[triton.cdiv(rows, blocks.rows), len(parts)](
+            *own.arguments(), *others.arguments(), dim, *given, parts,
+            **constants(own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
+        )  # fmt: skip
+
+    run(choose("forward", own.values, run))
+    return found(parts[0] if len(parts) == 1 else parts.logsumexp(0), None, empties=True)
+
+
+def backward(
+    pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of queries and (if wanted) keys; without keys one, of both together."""
+    del kept
+    queries, keys = both(pairs)
+    column = row if pairs.keys is None else column
+    by_query = gradient(pairs, queries, row, keys, column)
+    return by_query, gradient(pairs, keys, column, queries, row) if by_keys else None
+
+
+def gradient(
+    pairs: Pairs, own: Rows, own_side: Side | None, others: Rows, other_side: Side | None
+) -> Tensor:
+    """The gradient of one side's rows; a side that isn't there has no upstream."""
+    (rows, dim), (_, *given) = own.values.shape, common(pairs)
+    sides = [side for side in (own_side, other_side) if side is not None]
+    largest = torch.stack([side.upstream.abs().amax() for side in sides]).amax()
+    largest = largest.masked_fill(largest == 0, 1.0)
+    own_given, other_given = (
+        (own.values, own.values)
+        if side is None
+        else ((side.upstream * (HEADROOM / largest)).float(), side.divisor)
+        for side in (own_side, other_side)
+    )
+    gain = (given[0] * largest / HEADROOM).float()
+    count = shares(own.values, others.values)
+    parts = own.values.new_empty(count, rows, dim, dtype=torch.float32)
+
+    def run(blocks: Blocks) -> None:
+        out = min(blocks.out, triton.next_power_of_2(max(16, dim)))
+        _triton_backward.backward[triton.cdiv(rows, blocks.rows), count, triton.cdiv(dim, out)](
+            *own.arguments(), *own_given, *others.arguments(), *other_given, dim, *given, gain,
+            parts, BY_OWN=own_side is not None, BY_OTHERS=other_side is not None, OUT=out,
+            **constants(own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
+        )  # fmt: skip
+
+    run(choose("backward", own.values, run))
+    return parts[0] if count == 1 else parts.sum(0)
+
+
+def constants(own: Rows, blocks: Blocks) -> dict[str, Any]:
+    """Of both kernels."""
+    return {
+        "BY_IDS": own.ids is not None,
+        "PRECISION": precision(product_of(own.values)),
+        **blocks.constants(own.values.shape[1]),
+    }

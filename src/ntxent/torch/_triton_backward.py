@@ -1,0 +1,68 @@
+"""The kernel of the backward pass: the gradient of one side's rows, tiles made again on the chip.
+
+With upstream g, log-sum-exp L of the side's own rows, and h, C of the other side's:
+
+    W_ik = g_i exp(S_ik - L_i) + h_k exp(S_ik - C_k)        gradient_i = scale sum_k W_ik other_k
+
+For the gradient of the keys the two sides change places, and the formula stays the same. Where
+both sides are the same rows, so are g and h, and this one gradient is all of it. Each program has
+rows, elements of the gradient and a share of the columns to itself: no atomic operation.
+"""
+
+# ruff: noqa: N803 - constants of the compiler are written large, as Triton's own are
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ntxent.torch._triton_scores import LOG2E, dot, ids_of, rows_of, scores_of
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "period"])
+def backward(
+    own, own_row, own_dim, rows, own_ids, own_upstream, own_lse,
+    others, other_row, other_dim, columns, other_ids, other_upstream, other_lse,
+    dim, scale, period, gain, grad,
+    BY_OWN: tl.constexpr, BY_OTHERS: tl.constexpr,
+    BY_IDS: tl.constexpr, WHOLE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT: tl.constexpr,
+):  # fmt: skip
+    """grad[share, row] = gain times the sum over the share's columns of W_ik other_k."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    share = tl.cdiv(tl.cdiv(columns, COLUMNS), tl.num_programs(1)) * COLUMNS
+    begin = tl.program_id(1) * share
+    factor = tl.load(scale) * LOG2E
+    part = tl.arange(0, DIM)
+    here = tl.program_id(2) * OUT + tl.arange(0, OUT)  # the elements of the gradient
+    own_part = rows_of(own, row, part, rows, dim, own_row, own_dim)
+    ids = ids_of(own_ids, row, rows, period, BY_IDS)
+    if BY_OWN:
+        g = tl.load(own_upstream + row, mask=row < rows, other=0.0)
+        own_top = tl.load(own_lse + row, mask=row < rows, other=float("inf")) * LOG2E
+
+    total = tl.zeros([ROWS, OUT], tl.float32)
+    for first in range(begin, tl.minimum(begin + share, columns), COLUMNS):
+        column = first + tl.arange(0, COLUMNS)
+        other_part = rows_of(others, column, part, columns, dim, other_row, other_dim)
+        scores = scores_of(
+            own, own_part, own_row, own_dim, row, rows, ids,
+            others, other_part, other_row, other_dim, column, columns,
+            ids_of(other_ids, column, columns, period, BY_IDS),
+            dim, factor, WHOLE, DIM, PRECISION,
+        )  # fmt: skip
+        weights = tl.zeros([ROWS, COLUMNS], tl.float32)
+        if BY_OWN:
+            weights += tl.exp2(scores - own_top[:, None]) * g[:, None]
+        if BY_OTHERS:
+            h = tl.load(other_upstream + column, mask=column < columns, other=0.0)
+            top = tl.load(other_lse + column, mask=column < columns, other=float("inf")) * LOG2E
+            weights += tl.exp2(scores - top[None, :]) * h[None, :]
+        if not WHOLE:
+            other_part = rows_of(others, column, here, columns, dim, other_row, other_dim)
+        weights = weights.to(other_part.dtype)
+        total = dot(weights, other_part, total, PRECISION)
+    offset = (tl.program_id(1).to(tl.int64) * rows + row.to(tl.int64))[:, None] * dim
+    inside = (row < rows)[:, None] & (here < dim)[None, :]
+    tl.store(grad + offset + here[None, :], total * tl.load(gain), mask=inside)

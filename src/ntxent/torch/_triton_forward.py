@@ -1,0 +1,52 @@
+"""The kernel of the forward pass: the log-sum-exp of each row's scores, and no score leaves the chip.
+
+A program takes a block of rows past the columns of its share, with a running maximum. Shares are
+so many that a small batch fills the device, and their log-sum-exps are put together after it:
+no atomic operation, so that two runs give the same bits.
+"""
+
+# ruff: noqa: N803 - constants of the compiler are written large, as Triton's own are
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ntxent.torch._triton_scores import LOG2E, ids_of, rows_of, scores_of
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "period"])
+def forward(
+    own, own_row, own_dim, rows, own_ids,
+    others, other_row, other_dim, columns, other_ids,
+    dim, scale, period, found,
+    BY_IDS: tl.constexpr, WHOLE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """found[share, row] = log of the sum over the share's columns of exp(score)."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    share = tl.cdiv(tl.cdiv(columns, COLUMNS), tl.num_programs(1)) * COLUMNS
+    begin = tl.program_id(1) * share
+    factor = tl.load(scale) * LOG2E
+    part = tl.arange(0, DIM)
+    own_part = rows_of(own, row, part, rows, dim, own_row, own_dim)
+    ids = ids_of(own_ids, row, rows, period, BY_IDS)
+
+    top = tl.full([ROWS], -float("inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    for first in range(begin, tl.minimum(begin + share, columns), COLUMNS):
+        column = first + tl.arange(0, COLUMNS)
+        other_part = rows_of(others, column, part, columns, dim, other_row, other_dim)
+        scores = scores_of(
+            own, own_part, own_row, own_dim, row, rows, ids,
+            others, other_part, other_row, other_dim, column, columns,
+            ids_of(other_ids, column, columns, period, BY_IDS),
+            dim, factor, WHOLE, DIM, PRECISION,
+        )  # fmt: skip
+        higher = tl.maximum(top, tl.max(scores, 1))
+        shift = tl.where(higher == -float("inf"), 0.0, higher)  # no pair yet
+        total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(scores - shift[:, None]), 1)
+        top = higher
+    lse = (top + tl.log2(total)) / LOG2E
+    tl.store(found + tl.program_id(1).to(tl.int64) * rows + row, lse, mask=row < rows)

@@ -1,0 +1,62 @@
+"""A tile of scores on the chip: what both kernels share.
+
+Exponentials are of base 2, for which the chip has an instruction: scores come multiplied by
+scale * log2(e), and log-sum-exps are of base 2 until they are stored.
+"""
+
+# ruff: noqa: N803 - constants of the compiler are written large, as Triton's own are
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def rows_of(array, row, column, rows, dim, row_stride, column_stride):
+    """The elements at (row, column), 0 past the end; offsets may pass 2^31."""
+    offset = row.to(tl.int64)[:, None] * row_stride + column.to(tl.int64)[None, :] * column_stride
+    inside = (row < rows)[:, None] & (column < dim)[None, :]
+    return tl.load(array + offset, mask=inside, other=0.0)
+
+
+@triton.jit
+def ids_of(ids, row, rows, period, BY_IDS: tl.constexpr):
+    """The ids of rows, or what a period says of them."""
+    if BY_IDS:
+        found = tl.load(ids + row, mask=row < rows, other=0)
+    else:
+        found = row % period
+    return found
+
+
+@triton.jit
+def dot(a, b, total, PRECISION: tl.constexpr):
+    """total + a b, summed in float32."""
+    if PRECISION == "interpreted":  # Triton's interpreter would multiply the bits of bfloat16
+        found = tl.dot(a.to(tl.float32), b.to(tl.float32), total)
+    else:
+        found = tl.dot(a, b, total, input_precision=PRECISION)
+    return found
+
+
+@triton.jit
+def scores_of(
+    own, own_part, own_row, own_dim, row, rows, own_ids,
+    others, other_part, other_row, other_dim, column, columns, other_ids,
+    dim, factor, WHOLE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The tile's scores of base 2, -inf where there is no pair; its first parts are loaded."""
+    scores = tl.zeros([own_part.shape[0], other_part.shape[0]], tl.float32)
+    scores = dot(own_part, tl.trans(other_part), scores, PRECISION)
+    if not WHOLE:
+        for start in range(DIM, dim, DIM):
+            part = start + tl.arange(0, DIM)
+            queries = rows_of(own, row, part, rows, dim, own_row, own_dim)
+            keys = rows_of(others, column, part, columns, dim, other_row, other_dim)
+            scores = dot(queries, tl.trans(keys), scores, PRECISION)
+    pairs = (own_ids[:, None] != other_ids[None, :]) & (column < columns)[None, :]
+    return tl.where(pairs, scores * factor, -float("inf"))
