@@ -34,11 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the tests that need peers or scikit-learn, and no others",
     )
+    parser.addoption(
+        "--kernels",
+        action="store_true",
+        help="the tests of Triton's kernels, and no others: on a GPU, or with TRITON_INTERPRET=1",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(backend): a test of one backend's own features")
     config.addinivalue_line("markers", "extras: a test that needs more than the backend")
+    config.addinivalue_line("markers", "kernels: a test of Triton's kernels")
     name, device = config.getoption("--backend"), config.getoption("--device")
     if config.getoption("--require") and name:
         if not ADAPTERS[name].installed():
@@ -66,8 +72,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, dropped = [], []
     for item in items:
         mark = item.get_closest_marker("only")
-        extra = item.get_closest_marker("extras") is not None
-        meant = extra == config.getoption("--extras")
+        meant = all(
+            (item.get_closest_marker(name) is not None) == config.getoption(f"--{name}")
+            for name in ("extras", "kernels")
+        )
         (kept if meant and (mark is None or mark.args[0] in names) else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
@@ -94,7 +102,7 @@ def note_worst(request: pytest.FixtureRequest) -> Any:
 
     def note(what: str, backend: str, fraction: float) -> None:
         # On the report, which reaches the process that prints the summary, if there are several.
-        request.node.user_properties.append(("worst", [what, backend, fraction]))
+        request.node.user_properties.append(("worst", [what, backend, float(fraction)]))
 
     return note
 
@@ -118,8 +126,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run that was told to require a backend and ran nothing of it has shown nothing."""
     name = session.config.getoption("--backend")
-    # Extras are of one backend all of them; pytest itself fails a run without any test.
-    options = ("keyword", "file_or_dir", "extras")
+    # These are of one backend all of them; pytest itself fails a run without any test.
+    options = ("keyword", "file_or_dir", "extras", "kernels")
     partial = any(session.config.getoption(option) for option in options)
     if session.config.getoption("--require") and name and not partial and not PASSED[name]:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,15 @@ from torch import Tensor
 from ntxent._pairs import Side
 from ntxent.torch import _matrix, _tiled
 from ntxent.torch._tile import Found, Pairs
+
+IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled", "triton")
+
+
+class Choice(NamedTuple):
+    """Which implementation is to serve, and how."""
+
+    name: str
+    product: torch.dtype | None = None  # of the scores' product, where autocast lowers it
 
 
 class Implementation(Protocol):
@@ -36,9 +46,20 @@ def serving(pairs: Pairs, implementation: str) -> Implementation:
     return _matrix if rows <= _tiled.TILE else _tiled
 
 
+def default_for(rows: Tensor) -> str:
+    """What `implementation=None` means for these rows."""
+    return "triton" if rows.device.type == "cuda" and missing(rows) is None else "tiled"
+
+
+@cache
+def has_triton() -> bool:
+    """Whether it is installed; looked up once, as that costs as much as a small batch."""
+    return find_spec("triton") is not None
+
+
 def missing(rows: Tensor) -> str | None:
     """Why the kernels can't serve these rows; None if they can."""
-    if find_spec("triton") is None:
+    if not has_triton():
         return 'it needs the package triton; install it with: pip install "ntxent[triton]"'
     if rows.dtype == torch.float64:
         return "it computes in float32 and the rows are float64; convert them"

@@ -28,22 +28,23 @@ def pair_logsumexp(
     unit: bool,
     columns: bool,
     implementation: str,
+    product: torch.dtype | None,
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exps, and what the backward pass divides exponentials by: rows, then columns.
 
     Without ids the period stands for them.
     """
-    pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns)
-    *found, _ = serving(pairs, implementation).forward(pairs, keep=False)
-    value, (row, column) = joined(*found)
+    pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
+    found_row, found_column, _ = serving(pairs, implementation).forward(pairs, keep=False)
+    value, (row, column) = joined(found_row, found_column)
     divisor = row if column is None else torch.cat((row, column))
     # Operators may not return one memory twice: shifted, the divisor is the value.
     return value, divisor.clone() if divisor is value else divisor
 
 
 @pair_logsumexp.register_fake
-def _(queries: Any, keys: Any, scale: Any, *options: Any) -> tuple[Tensor, Tensor]:
-    *_, columns, _ = options
+def _(queries: Any, keys: Any, *options: Any) -> tuple[Tensor, Tensor]:
+    *_, columns, _, _ = options
     rows = queries.shape[0]
     if columns:
         rows = rows + (queries if keys is None else keys).shape[0]
@@ -61,12 +62,13 @@ def pair_gradients(
     unit: bool,
     columns: bool,
     implementation: str,
+    product: torch.dtype | None,
     divisor: Tensor,
     upstream: Tensor,
     by_keys: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of queries and keys; of keys none, (0, d), if they aren't asked for."""
-    pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns)
+    pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
     rows = queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)
     by_query, by_key = serving(pairs, implementation).backward(pairs, row, column, (), by_keys)
@@ -74,7 +76,7 @@ def pair_gradients(
 
 
 @pair_gradients.register_fake
-def _(queries: Any, keys: Any, scale: Any, *options: Any) -> tuple[Tensor, Tensor]:
+def _(queries: Any, keys: Any, *options: Any) -> tuple[Tensor, Tensor]:
     *_, by_keys = options
     by_key = torch.empty_like(keys) if by_keys else queries.new_empty(0, queries.shape[1])
     return torch.empty_like(queries), by_key

@@ -14,9 +14,10 @@ from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
 from ntxent.torch import _transforms
-from ntxent.torch._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
+from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, check_serves, default_for
+from ntxent.torch._pair_logsumexp import pair_logsumexp
 
-Loss = Callable[[Sequence[Any], Any, str], Any]
+Loss = Callable[[Sequence[Any], Any, Any], Any]
 
 
 class TorchOps(TapeOps):
@@ -102,9 +103,8 @@ class TorchOps(TapeOps):
         """Nothing: a tensor's value isn't checked, as it may be on a device or be traced."""
 
     def choose(self, device: Any) -> str:
-        """What `implementation=None` means: tiled; one tile is the dense closed form."""
-        del device  # one answer for all, until a kernel serves some
-        return "tiled"
+        """What `implementation=None` means for float32 rows on one of `devices`."""
+        return default_for(torch.empty(0, device=str(device).split()[0]))
 
     def devices(self) -> list[str]:
         """The devices of this machine."""
@@ -115,16 +115,25 @@ class TorchOps(TapeOps):
         self, loss: Loss, arrays: Sequence[Tensor], temperature: Any, implementation: str | None
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
-        name = implementation or self.choose(arrays[0].device)
-        kind = arrays[0].device.type
-        if torch.is_autocast_enabled(kind):  # similarities and sums are float32 all the same
-            with torch.autocast(kind, enabled=False):
-                return self.evaluate(loss, arrays, temperature, name)
-        if name == "dense" or _transforms.active():
-            value: Tensor = loss(arrays, temperature, name)
-        else:
-            value = _OnTape.apply(loss, name, torch.is_grad_enabled(), temperature, *arrays)
-        return value
+        rows = arrays[0]
+        name = implementation or default_for(rows)
+        check_serves(name, rows)
+        kind = rows.device.type
+        if not torch.is_autocast_enabled(kind):
+            return evaluated(loss, arrays, temperature, Choice(name))
+        # Sums and losses are float32 all the same; a kernel may lower the product of the scores.
+        choice = Choice(name, torch.get_autocast_dtype(kind))
+        with torch.autocast(kind, enabled=False):
+            return evaluated(loss, arrays, temperature, choice)
+
+
+def evaluated(loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice) -> Tensor:
+    """By autograd itself, or on the tape."""
+    if choice.name == "dense" or _transforms.active():
+        value: Tensor = loss(arrays, temperature, choice)
+    else:
+        value = _OnTape.apply(loss, choice, torch.is_grad_enabled(), temperature, *arrays)
+    return value
 
 
 OPS = TorchOps(torch)
@@ -141,16 +150,16 @@ class _OnTape(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loss: Loss, name: str, grad_enabled: bool, temperature: Any, *arrays: Tensor
+        ctx: Any, loss: Loss, choice: Choice, grad_enabled: bool, temperature: Any, *arrays: Tensor
     ) -> Tensor:
         inputs = (temperature, *arrays)
         needed = ctx.needs_input_grad[3:]
         if not (grad_enabled and any(needed)):
-            value: Tensor = loss(arrays, temperature, name)
+            value: Tensor = loss(arrays, temperature, choice)
             return value
         tape = Tape()
         watched = [tape.watch(x) if need else x for x, need in zip(inputs, needed, strict=True)]
-        output = loss(watched[1:], watched[0], name)
+        output = loss(watched[1:], watched[0], choice)
         value = output.value
         places = [x.place if type(x) is Traced else None for x in watched]
         by_number = not isinstance(temperature, Tensor)
@@ -198,7 +207,7 @@ def _graph_of_gradients(
     aliases = [None if x is None else x.view_as(x) for x in inputs]
     temperature = ctx.temperature if aliases[0] is None else aliases[0]
     with torch.autocast(g.device.type, enabled=False):
-        value = ctx.loss(aliases[1:], temperature, "dense")
+        value = ctx.loss(aliases[1:], temperature, Choice("dense"))
     wanted = [x for x, need in zip(aliases, needed, strict=True) if need and x is not None]
     found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needed]

@@ -17,10 +17,8 @@ from ntxent._tape import Pullback, Rule, Traced
 from ntxent.torch import _transforms
 from ntxent.torch._dense import dense
 from ntxent.torch._exclusion import Ids
-from ntxent.torch._implementations import serving
+from ntxent.torch._implementations import Choice, serving
 from ntxent.torch._tile import Pairs, joined
-
-IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
 
 
 def pair_logsumexp(
@@ -32,35 +30,38 @@ def pair_logsumexp(
     *,
     unit: bool,
     columns: bool = False,
-    implementation: str | None = None,
+    implementation: Choice | str | None = None,
 ) -> Any:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
+    choice = (
+        implementation if isinstance(implementation, Choice) else Choice(implementation or "tiled")
+    )
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
-    if implementation == "dense":
+    if choice.name == "dense":
         return dense(queries, keys, scale, query_ids, key_ids, columns)
-    inputs, ids, name = (queries, keys, scale), (query_ids, key_ids), implementation or "tiled"
+    inputs, ids = (queries, keys, scale), (query_ids, key_ids)
     if _transforms.active():
-        return _transforms.pair_logsumexp(*inputs, ids, unit, columns, name)
+        return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice)
     traced = [x for x in inputs if type(x) is Traced]
-    rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), name)
+    rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), choice)
     return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
 
 
 def closed_form(
-    ids: Ids, unit: bool, columns: bool, by_keys: bool, keep: bool, implementation: str
+    ids: Ids, unit: bool, columns: bool, by_keys: bool, keep: bool, choice: Choice
 ) -> Rule:
     """The operation as a rule of the tape; keys have a gradient if it is wanted."""
 
     def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
         queries, keys, scale, row_divisor, column_divisor, *kept = residuals
-        pairs = Pairs(queries, keys, scale, ids, unit, columns)
+        pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
         row, column = sides(upstream, row_divisor, column_divisor)
-        grads = serving(pairs, implementation).backward(pairs, row, column, kept, by_keys)
+        grads = serving(pairs, choice.name).backward(pairs, row, column, kept, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
-        pairs = Pairs(queries, keys, scale, ids, unit, columns)
-        row, column, kept = serving(pairs, implementation).forward(pairs, keep=keep)
+        pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
+        row, column, kept = serving(pairs, choice.name).forward(pairs, keep=keep)
         value, divisors = joined(row, column)
         return value, (queries, keys, scale, *divisors, *kept), pullback
 

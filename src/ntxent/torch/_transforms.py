@@ -25,6 +25,8 @@ from ntxent._pairs import scale_gradient
 from ntxent.torch import _operators
 from ntxent.torch._dense import dense, strips
 from ntxent.torch._exclusion import Ids
+from ntxent.torch._implementations import Choice
+
 
 def active() -> bool:
     """Whether a transform looks on; asked at every call, so by the cheapest means there are."""
@@ -46,7 +48,7 @@ def pair_logsumexp(
     ids: Ids,
     unit: bool,
     columns: bool,
-    implementation: str,
+    choice: Choice,
 ) -> Tensor:
     """See `ntxent._formula.Ops.pair_logsumexp`; differentiable in every way."""
     query_ids, key_ids = ids
@@ -58,13 +60,13 @@ def pair_logsumexp(
     if not isinstance(query_ids, Tensor):
         period, query_ids, key_ids = query_ids, None, None
     value: Tensor = PairLogsumexp.apply(
-        queries, keys, scale, query_ids, key_ids, (period, unit, columns, implementation)
+        queries, keys, scale, query_ids, key_ids, (period, unit, columns, *choice)
     )[0]
     return value
 
 
-# period, unit, columns, implementation: in one, as Dynamo counts the parameters of `forward`
-Options = tuple[int, bool, bool, str]
+# Period, unit, columns, implementation, product: in one, as Dynamo takes no `*options` in `forward`.
+Options = tuple[int, bool, bool, str, torch.dtype | None]
 
 
 class PairLogsumexp(torch.autograd.Function):
@@ -81,7 +83,9 @@ class PairLogsumexp(torch.autograd.Function):
         key_ids: Tensor | None,
         options: Options,
     ) -> tuple[Tensor, Tensor]:
-        return _operators.pair_logsumexp(queries, keys, scale, query_ids, key_ids, *options)
+        tensors = queries, keys, scale, query_ids, key_ids
+        value, divisor = _operators.pair_logsumexp(*tensors, *options)
+        return value, divisor
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -116,7 +120,7 @@ class PairGradients(torch.autograd.Function):
         divisor: Tensor,
         upstream: Tensor,
         by_keys: bool,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Any, ...]:
         tensors = queries, keys, scale, query_ids, key_ids
         by_query, by_key = _operators.pair_gradients(*tensors, *options, divisor, upstream, by_keys)
         by_scale = scale_gradient(queries, keys, by_query, scale)
@@ -124,13 +128,14 @@ class PairGradients(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        del output
         queries, keys, scale, query_ids, key_ids, ctx.options, _, upstream, ctx.by_keys = inputs
         ctx.save_for_backward(queries, keys, scale, query_ids, key_ids, upstream)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, scale, query_ids, key_ids, g = ctx.saved_tensors
-        period, _, columns, _ = ctx.options
+        period, _, columns, *_ = ctx.options
         gradients = gradients_of(dense_value(query_ids, key_ids, period, columns), ctx.by_keys)
         inputs = queries, keys, scale, g
         by_query, by_key, by_scale, by_g = vjp_of(gradients, inputs, upstream)
@@ -145,8 +150,8 @@ def dense_value(
     query_ids: Tensor | None, key_ids: Tensor | None, period: int, columns: bool
 ) -> Value:
     """The dense form of queries, keys and scale."""
-    ids = (period, None) if query_ids is None else (query_ids, key_ids)
-    return lambda queries, keys, scale: dense(queries, keys, scale, *ids, columns)
+    own = period if query_ids is None else query_ids
+    return lambda queries, keys, scale: dense(queries, keys, scale, own, key_ids, columns)
 
 
 def gradients_of(value: Value, by_keys: bool) -> Gradients:

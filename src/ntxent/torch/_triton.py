@@ -17,7 +17,7 @@ from torch import Tensor
 from ntxent._pairs import Side
 from ntxent.torch import _triton_backward, _triton_forward
 from ntxent.torch._tile import Found, Pairs, found
-from ntxent.torch._triton_blocks import Blocks, choose, precision, product_of, shares
+from ntxent.torch._triton_blocks import Blocks, choose, precision, product_of, shares, whole
 
 # The largest weight g exp(S - L) of the backward pass, twice this, and the smallest that isn't 0
 # are both numbers of float16 then: 2^15 of 65504, and 4e-12 of the largest against 6e-8 without.
@@ -44,12 +44,12 @@ def both(pairs: Pairs) -> tuple[Rows, Rows]:
     return queries, queries if pairs.keys is None else Rows(pairs.keys.to(dtype), ids[1])
 
 
-def common(pairs: Pairs) -> tuple[int, Tensor, int]:
-    """The arguments that do not depend on a side: elements of a row, scale, period."""
+def common(pairs: Pairs) -> tuple[Tensor, int]:
+    """Scale and period, as kernels take them."""
     scale, period = pairs.scale, pairs.ids[0]
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=torch.float32, device=pairs.queries.device)
-    return pairs.queries.shape[1], scale.float(), 0 if isinstance(period, Tensor) else period
+    return scale.float(), 0 if isinstance(period, Tensor) else period
 
 
 def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
@@ -62,12 +62,12 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
 
 def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
     """Of the scores of each of one side's rows."""
-    rows, (dim, *given) = own.values.shape[0], common(pairs)
+    (rows, dim), (scale, period) = own.values.shape, common(pairs)
     parts = own.values.new_empty(shares(own.values, others.values), rows, dtype=torch.float32)
 
     def run(blocks: Blocks) -> None:
         _triton_forward.forward[triton.cdiv(rows, blocks.rows), len(parts)](
-            *own.arguments(), *others.arguments(), dim, *given, parts,
+            *own.arguments(), *others.arguments(), dim, scale, period, parts,
             **constants(own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
 
@@ -90,7 +90,7 @@ def gradient(
     pairs: Pairs, own: Rows, own_side: Side | None, others: Rows, other_side: Side | None
 ) -> Tensor:
     """The gradient of one side's rows; a side that isn't there has no upstream."""
-    (rows, dim), (_, *given) = own.values.shape, common(pairs)
+    (rows, dim), (scale, period) = own.values.shape, common(pairs)
     sides = [side for side in (own_side, other_side) if side is not None]
     largest = torch.stack([side.upstream.abs().amax() for side in sides]).amax()
     largest = largest.masked_fill(largest == 0, 1.0)
@@ -100,15 +100,15 @@ def gradient(
         else ((side.upstream * (HEADROOM / largest)).float(), side.divisor)
         for side in (own_side, other_side)
     )
-    gain = (given[0] * largest / HEADROOM).float()
+    gain = (scale * largest / HEADROOM).float()
     count = shares(own.values, others.values)
     parts = own.values.new_empty(count, rows, dim, dtype=torch.float32)
 
     def run(blocks: Blocks) -> None:
-        out = min(blocks.out, triton.next_power_of_2(max(16, dim)))
+        out = min(blocks.out, whole(dim))
         _triton_backward.backward[triton.cdiv(rows, blocks.rows), count, triton.cdiv(dim, out)](
-            *own.arguments(), *own_given, *others.arguments(), *other_given, dim, *given, gain,
-            parts, BY_OWN=own_side is not None, BY_OTHERS=other_side is not None, OUT=out,
+            *own.arguments(), *own_given, *others.arguments(), *other_given, dim, scale, period,
+            gain, parts, BY_OWN=own_side is not None, BY_OTHERS=other_side is not None, OUT=out,
             **constants(own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
 

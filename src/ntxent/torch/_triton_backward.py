@@ -9,9 +9,6 @@ both sides are the same rows, so are g and h, and this one gradient is all of it
 rows, elements of the gradient and a share of the columns to itself: no atomic operation.
 """
 
-# ruff: noqa: N803 - constants of the compiler are written large, as Triton's own are
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import triton

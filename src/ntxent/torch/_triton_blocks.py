@@ -40,7 +40,7 @@ FORWARD = {
         128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
         1024: [Blocks(128, 64, 32, 0, 8, 3), Blocks(64, 64, 32, 0, 4, 2)],
     },
-    "ieee": {1024: [Blocks(64, 64, 16, 0, 8, 1), Blocks(64, 32, 16, 0, 4, 1)]},
+    "ieee": {1024: [Blocks(64, 32, 16, 0, 4, 1), Blocks(64, 64, 16, 0, 4, 2)]},
 }
 BACKWARD = {
     "half": {
@@ -54,7 +54,7 @@ BACKWARD = {
     },
     "ieee": {1024: [Blocks(64, 32, 16, 64, 8, 1), Blocks(64, 32, 16, 64, 4, 1)]},
 }
-INTERPRETED = [Blocks(32, 32, 32, 32, 1, 1)]
+INTERPRETED = [Blocks(64, 32, 64, 64, 1, 1)]
 
 Key = tuple[str, str, int, str]
 CHOSEN: dict[Key, Blocks] = {}  # by kernel, product, elements of a row, device

@@ -1,12 +1,9 @@
-"""The kernel of the forward pass: the log-sum-exp of each row's scores, and no score leaves the chip.
+"""The kernel of the forward pass: the log-sum-exp of each row's scores; none leaves the chip.
 
 A program takes a block of rows past the columns of its share, with a running maximum. Shares are
 so many that a small batch fills the device, and their log-sum-exps are put together after it:
 no atomic operation, so that two runs give the same bits.
 """
-
-# ruff: noqa: N803 - constants of the compiler are written large, as Triton's own are
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

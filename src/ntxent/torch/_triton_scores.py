@@ -4,9 +4,6 @@ Exponentials are of base 2, for which the chip has an instruction: scores come m
 scale * log2(e), and log-sum-exps are of base 2 until they are stored.
 """
 
-# ruff: noqa: N803 - constants of the compiler are written large, as Triton's own are
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import triton
@@ -26,11 +23,7 @@ def rows_of(array, row, column, rows, dim, row_stride, column_stride):
 @triton.jit
 def ids_of(ids, row, rows, period, BY_IDS: tl.constexpr):
     """The ids of rows, or what a period says of them."""
-    if BY_IDS:
-        found = tl.load(ids + row, mask=row < rows, other=0)
-    else:
-        found = row % period
-    return found
+    return tl.load(ids + row, mask=row < rows, other=0) if BY_IDS else row % period
 
 
 @triton.jit
@@ -58,5 +51,6 @@ def scores_of(
             queries = rows_of(own, row, part, rows, dim, own_row, own_dim)
             keys = rows_of(others, column, part, columns, dim, other_row, other_dim)
             scores = dot(queries, tl.trans(keys), scores, PRECISION)
-    pairs = (own_ids[:, None] != other_ids[None, :]) & (column < columns)[None, :]
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    pairs = inside & (own_ids[:, None] != other_ids[None, :])
     return tl.where(pairs, scores * factor, -float("inf"))
