@@ -20,7 +20,7 @@ IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled", "triton")
 class Choice(NamedTuple):
     """Which implementation is to serve, and how."""
 
-    name: str
+    name: str | None  # None: the fastest that serves
     product: torch.dtype | None = None  # of the scores' product, where autocast lowers it
 
 
@@ -36,9 +36,16 @@ class Implementation(Protocol):
         """The gradients of queries and (if wanted) keys; without keys one, of both together."""
 
 
-def serving(pairs: Pairs, implementation: str) -> Implementation:
-    """The one of this name; a batch of one tile needs no loop."""
-    if implementation == "triton":
+def serving(pairs: Pairs, implementation: str | None) -> Implementation:
+    """The one of this name; one that can't serve is refused, none is replaced by another.
+
+    Asked where the work is done, not where a tracer would have to follow.
+    """
+    if (implementation or default_for(pairs.queries)) == "triton":
+        reason = missing(pairs.queries)
+        if reason is not None:
+            msg = f'implementation="triton" can\'t serve: {reason}, or use implementation="tiled".'
+            raise RuntimeError(msg)
         from ntxent.torch import _triton
 
         return _triton
@@ -47,7 +54,7 @@ def serving(pairs: Pairs, implementation: str) -> Implementation:
 
 
 def default_for(rows: Tensor) -> str:
-    """What `implementation=None` means for these rows."""
+    """The fastest that serves these rows."""
     return "triton" if rows.device.type == "cuda" and missing(rows) is None else "tiled"
 
 
@@ -73,11 +80,3 @@ def missing(rows: Tensor) -> str | None:
     if capability < (8, 0):
         return "it needs compute capability 8.0 and this device has {}.{}".format(*capability)
     return None
-
-
-def check_serves(implementation: str, rows: Tensor) -> None:
-    """Refuse a named implementation that can't serve; none is replaced by another."""
-    reason = missing(rows) if implementation == "triton" else None
-    if reason is not None:
-        msg = f'implementation="triton" can\'t serve: {reason}, or use implementation="tiled".'
-        raise RuntimeError(msg)

@@ -27,7 +27,7 @@ def pair_logsumexp(
     period: int,
     unit: bool,
     columns: bool,
-    implementation: str,
+    implementation: str | None,
     product: torch.dtype | None,
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exps, and what the backward pass divides exponentials by: rows, then columns.
@@ -61,7 +61,7 @@ def pair_gradients(
     period: int,
     unit: bool,
     columns: bool,
-    implementation: str,
+    implementation: str | None,
     product: torch.dtype | None,
     divisor: Tensor,
     upstream: Tensor,

@@ -14,7 +14,7 @@ from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
 from ntxent.torch import _transforms
-from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, check_serves, default_for
+from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
 from ntxent.torch._pair_logsumexp import pair_logsumexp
 
 Loss = Callable[[Sequence[Any], Any, Any], Any]
@@ -115,14 +115,11 @@ class TorchOps(TapeOps):
         self, loss: Loss, arrays: Sequence[Tensor], temperature: Any, implementation: str | None
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
-        rows = arrays[0]
-        name = implementation or default_for(rows)
-        check_serves(name, rows)
-        kind = rows.device.type
+        kind = arrays[0].device.type
         if not torch.is_autocast_enabled(kind):
-            return evaluated(loss, arrays, temperature, Choice(name))
+            return evaluated(loss, arrays, temperature, Choice(implementation))
         # Sums and losses are float32 all the same; a kernel may lower the product of the scores.
-        choice = Choice(name, torch.get_autocast_dtype(kind))
+        choice = Choice(implementation, torch.get_autocast_dtype(kind))
         with torch.autocast(kind, enabled=False):
             return evaluated(loss, arrays, temperature, choice)
 

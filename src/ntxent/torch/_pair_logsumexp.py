@@ -33,9 +33,7 @@ def pair_logsumexp(
     implementation: Choice | str | None = None,
 ) -> Any:
     """See `ntxent._formula.Ops.pair_logsumexp`."""
-    choice = (
-        implementation if isinstance(implementation, Choice) else Choice(implementation or "tiled")
-    )
+    choice = implementation if isinstance(implementation, Choice) else Choice(implementation)
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     if choice.name == "dense":
         return dense(queries, keys, scale, query_ids, key_ids, columns)

@@ -65,8 +65,8 @@ def pair_logsumexp(
     return value
 
 
-# Period, unit, columns, implementation, product: in one, as Dynamo takes no `*options` in `forward`.
-Options = tuple[int, bool, bool, str, torch.dtype | None]
+# Period, unit, columns, implementation, product: one argument, as Dynamo takes no `*options`.
+Options = tuple[int, bool, bool, str | None, torch.dtype | None]
 
 
 class PairLogsumexp(torch.autograd.Function):
