@@ -3,8 +3,8 @@
     python tests/kernels.py             the table, and a failure for a kernel that spills
     python tests/kernels.py --write     and put the table into docs/performance.md
 
-Registers and bytes of spills are what ptxas reports, shared memory is Triton's, "tensor cores" are
-the matrix instructions of the PTX. Seconds are those of the compilation on this machine.
+Registers and bytes of spills are what ptxas reports, shared memory is Triton's, "matrices" are the
+matrix instructions of the PTX. Seconds are those of the compilation on this machine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DIMS = (16, 64, 128, 256, 512, 1024)
 CAPABILITIES = {80: ("8.0", 163 * 1024), 90: ("9.0", 227 * 1024)}
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """\
-| kernel | product | d | block | capability | registers | shared, KiB | spills, bytes | tensor cores |
+| kernel | product | d | block | capability | registers | shared, KiB | spills, bytes | matrices |
 |---|---|---|---|---|---|---|---|---|
 """
 

@@ -120,9 +120,9 @@ def test_both_directions_come_from_one_pass_over_the_tiles(monkeypatch: Any) -> 
     from ntxent.torch import _tiled, info_nce
 
     monkeypatch.setattr(_tiled, "TILE", 4)
-    fill, count = _tiled.Pairs.fill, []
+    fill, count = _tiled.Tiles.fill, []
     monkeypatch.setattr(
-        _tiled.Pairs, "fill", lambda *args, **more: count.append(1) or fill(*args, **more)
+        _tiled.Tiles, "fill", lambda *args, **more: count.append(1) or fill(*args, **more)
     )
     q, k = (torch.tensor(x) for x in rows(20, 2))
     passes = []

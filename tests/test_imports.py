@@ -32,8 +32,10 @@ ROOT = {
     "reference": {"ntxent._loops"},
 }
 OUTSIDE = {"reference": {"numpy"}, "_loops": {"numpy"}}
-BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}}  # what comes with a framework
-KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp"}
+# What comes with a framework, or, Triton, is imported where it is asked for.
+BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}, "torch": {"triton"}}
+KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
+KERNELS |= {f"_triton{part}" for part in ("", "_blocks", "_scores", "_forward", "_backward")}
 
 
 def imported(path: Path) -> set[str]:
@@ -72,6 +74,7 @@ def test_a_backend_imports_its_own_framework_alone(path: Path) -> None:
     ours = {name for name in names if name.startswith("ntxent.")}
     others = {f"ntxent.{name}" for name in FRAMEWORKS - {backend}}
     assert not any(name.startswith(tuple(others)) for name in ours)
+    assert "triton" not in outside or path.stem.startswith(("_triton", "_implementations"))
     if path.stem in KERNELS:
         assert "ntxent._formula" not in ours
         assert f"ntxent.{backend}._losses" not in ours
@@ -84,6 +87,13 @@ def loaded(statement: str) -> set[str]:
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
     return set(found.stdout.split())
+
+
+def test_importing_torch_losses_loads_no_triton() -> None:
+    pytest.importorskip("torch")
+    code = "import ntxent.torch, sys; print('ntxent.torch._triton' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 def test_importing_the_package_loads_no_framework() -> None:
