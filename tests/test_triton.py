@@ -1,9 +1,7 @@
-"""Triton's kernels, on a GPU or in Triton's interpreter: against the float64 closed form and loops."""
+"""Triton's kernels, on a GPU or in Triton's interpreter: against float64 and the plain loops."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,13 +20,6 @@ SIZES = [(1, 2, 1), (3, 70, 5), (64, 64, 64), (65, 33, 129), (130, 40, 300), (40
 SIZES += [(20, None, 16), (65, None, 100), (150, None, 513)]
 TEMPERATURES = (0.005, 0.1, 1.0)
 PRODUCTS = ("float32", "bfloat16", "float16")
-
-
-@pytest.fixture(autouse=True)
-def interpreter() -> Iterator[None]:
-    """It computes with NumPy, which would warn of log2(0), a row's without any pair."""
-    with np.errstate(divide="ignore"):
-        yield
 
 
 @pytest.fixture
@@ -112,3 +103,184 @@ def test_both_kernels(
         bound = 8 * epsilon * max(1.0, 1 / temperature) + EPSILON.get(product, 0.0)
         assert_within(error, bound, "gradient")
         note_worst(f"kernels, gradient, {product}", "torch", error / bound)
+
+
+@pytest.mark.parametrize("case", GRID, ids=str)
+def test_the_hostile_grid(backend: Any, case: Case, note_worst: Any) -> None:
+    hostile_grid(backend, "triton", "float32", case, note_worst)
+
+
+@pytest.mark.parametrize(("kind", "case"), SUP_CON, ids=str)
+def test_sup_con(backend: Any, kind: str, case: Case, note_worst: Any) -> None:
+    truth = sup_con_truth(kind, case, "float32")
+    assert_table(backend, "sup_con", truth, "float32", case, "triton", note_worst)
+
+
+@pytest.mark.parametrize(("kind", "case"), INFO_NCE, ids=str)
+def test_info_nce(backend: Any, kind: str, case: Case, note_worst: Any) -> None:
+    truth = info_nce_truth(kind, case, "float32")
+    assert_table(backend, "info_nce", truth, "float32", case, "triton", note_worst)
+
+
+@pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
+@pytest.mark.parametrize("view_dtype", ["float32", "bfloat16", "float16"])
+def test_autocast_lowers_the_product_alone(
+    backend: Any, torch: Any, view_dtype: str, autocast: str
+) -> None:
+    """Loss and sums stay float32, the gradient has the views' dtype; the error is the product's."""
+    from ntxent.torch import nt_xent
+
+    temperature, views = 0.1, [rows_of(backend, 70, 32) for _ in range(2)]
+    views = [x.to(getattr(torch, view_dtype)).requires_grad_() for x in views]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast(backend.device, getattr(torch, autocast), enabled=enabled):
+            loss = nt_xent(*views, temperature=temperature, implementation="triton")
+        assert loss.dtype == torch.float32
+        found.append((loss, *torch.autograd.grad(loss, views)))
+    (exact, *exact_grads), (loss, *grads) = found
+    epsilon = EPSILON[autocast]
+    assert not torch.equal(loss, exact)
+    # a similarity is off by less than an epsilon, as both its rows are rounded by half of one
+    assert_within(abs((loss - exact) / exact).item(), epsilon / temperature / 4, "loss")
+    for got, expected in zip(grads, exact_grads, strict=True):
+        assert got.dtype == getattr(torch, view_dtype)
+        error = ((got - expected).abs().max() / expected.abs().max()).item()
+        assert_within(error, epsilon / temperature, "gradient")
+
+
+def test_strides_are_honoured(backend: Any, torch: Any) -> None:
+    """Rows that lie far apart, elements that do, and rows in reverse of the memory's order."""
+    from ntxent.torch import _triton
+
+    pairs = pairs_of(backend, (65, 40, 33), 0.1, "period")
+    expected = _triton.forward(pairs, keep=False)
+    wide = torch.zeros(65, 99, device=backend.device)
+    wide[:, ::3] = pairs.queries
+    turned = pairs.keys.T.contiguous().T
+    for queries, keys in ((wide[:, ::3], turned), (pairs.queries, turned)):
+        assert not (queries.is_contiguous() and keys.is_contiguous())
+        found = _triton.forward(pairs._replace(queries=queries, keys=keys), keep=False)
+        for got, want in zip(found[:2], expected[:2], strict=True):
+            assert torch.equal(got.lse, want.lse)
+
+
+def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
+    """Rows so far apart that an int32 would not reach the last; untouched memory costs nothing."""
+    from ntxent.torch import _triton
+
+    pairs = pairs_of(backend, (9, None, 16), 0.1, "period")
+    apart = 2**28 + 8
+    far = torch.empty(8 * apart + 16, dtype=torch.bfloat16, device=backend.device)
+    far = far.as_strided((9, 16), (apart, 1))
+    far.copy_(pairs.queries)
+    assert far[-1].storage_offset() > 2**31
+    near = far.contiguous()
+    got, expected = (
+        _triton.forward(pairs._replace(queries=rows), keep=False)[0].lse for rows in (far, near)
+    )
+    assert torch.equal(got, expected)
+
+
+def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
+    backend: Any, torch: Any
+) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from ntxent.torch import nt_xent
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            found = func(*args, **(kwargs or {}))
+            for x in found if isinstance(found, (tuple, list)) else [found]:
+                if isinstance(x, torch.Tensor):
+                    self.size = max(self.size, x.numel())
+            return found
+
+    views = [rows_of(backend, 150, 8).requires_grad_() for _ in range(2)]
+    found = []
+    with Largest() as largest:
+        for _ in range(2):
+            loss = nt_xent(*views, implementation="triton")
+            found.append((loss, *torch.autograd.grad(loss, views)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert largest.size <= 4 * 300 * 8  # the rows, in the bytes that the interpreter copies
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_data_shows_in_the_loss(backend: Any, torch: Any, bad: float) -> None:
+    from ntxent.torch import nt_xent
+
+    views = [rows_of(backend, 40, 8) for _ in range(2)]
+    views[0][3, 2] = bad
+    with np.errstate(invalid="ignore"):
+        for normalize in (True, False):
+            loss = nt_xent(*views, normalize=normalize, implementation="triton")
+            assert not loss.isfinite()
+
+
+def test_a_row_without_any_pair(backend: Any, torch: Any) -> None:
+    """Its log-sum-exp is -inf, and it has no gradient."""
+    from ntxent._pairs import Side
+    from ntxent.torch import _triton
+
+    pairs = pairs_of(backend, (20, 10, 8), 0.1, "period")
+    ids = torch.zeros(20, dtype=torch.long, device=backend.device)
+    ids[5:] = 1
+    pairs = pairs._replace(ids=(ids, torch.zeros_like(ids[:10])))
+    row = _triton.forward(pairs, keep=False)[0]
+    assert (row.lse[:5] == -torch.inf).all()
+    assert row.lse[5:].isfinite().all()
+    grads = _triton.backward(
+        pairs, Side(torch.ones_like(row.lse), row.divisor), None, (), by_keys=True
+    )
+    assert not grads[0][:5].any()
+    assert grads[0][5:].any()
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch: Any) -> None:
+    from ntxent.torch import _implementations, nt_xent
+
+    views = [rows_of(backend, 5, 3) for _ in range(2)]
+    with pytest.raises(RuntimeError, match=r"can't serve.*float64.*convert.*tiled"):
+        nt_xent(*(x.double() for x in views), implementation="triton")
+    assert nt_xent(*(x.double() for x in views)).dtype == torch.float64
+    monkeypatch.setattr(_implementations, "has_triton", lambda: False)
+    with pytest.raises(RuntimeError, match=r"can't serve.*pip install \"ntxent\[triton\]\""):
+        nt_xent(*views, implementation="triton")
+    assert nt_xent(*views).isfinite()  # of itself it takes another
+
+
+def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeypatch: Any) -> None:
+    """The fastest of the list, kept; the first where bits may not depend on a measurement."""
+    from triton import knobs
+
+    from ntxent.torch import _triton_blocks
+
+    monkeypatch.setattr(_triton_blocks, "CHOSEN", {})
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    rows = torch.zeros(8, 128, device=backend.device)
+    short = _triton_blocks.candidates("forward", _triton_blocks.product_of(rows), 128)
+    assert len(short) > 1
+    measured = []
+
+    def slow_first(run: Any, **options: Any) -> float:
+        run()
+        return float(measured[-1] == short[0])
+
+    monkeypatch.setattr(_triton_blocks.triton.testing, "do_bench", slow_first)
+    assert _triton_blocks.choose("forward", rows, measured.append) == short[1]
+    assert measured == short
+    assert _triton_blocks.choose("forward", rows, measured.append) == short[1]
+    assert measured == short
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert _triton_blocks.choose("forward", rows, measured.append) == short[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert measured == short

@@ -92,12 +92,13 @@ def gradient(
     """The gradient of one side's rows; a side that isn't there has no upstream."""
     (rows, dim), (scale, period) = own.values.shape, common(pairs)
     sides = [side for side in (own_side, other_side) if side is not None]
-    largest = torch.stack([side.upstream.abs().amax() for side in sides]).amax()
+    # In float64, as an upstream gradient of 1e-36 has no float32 for the factor that it takes.
+    largest = torch.stack([side.upstream.abs().amax() for side in sides]).amax().double()
     largest = largest.masked_fill(largest == 0, 1.0)
     own_given, other_given = (
         (own.values, own.values)
         if side is None
-        else ((side.upstream * (HEADROOM / largest)).float(), side.divisor)
+        else ((side.upstream.double() * (HEADROOM / largest)).float(), side.divisor)
         for side in (own_side, other_side)
     )
     gain = (scale * largest / HEADROOM).float()
