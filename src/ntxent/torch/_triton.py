@@ -14,6 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch import _triton_backward, _triton_forward
 from ntxent.torch._tile import Found, Pairs, found
@@ -68,7 +69,7 @@ def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
     def run(blocks: Blocks) -> None:
         _triton_forward.forward[triton.cdiv(rows, blocks.rows), len(parts)](
             *own.arguments(), *others.arguments(), dim, scale, period, parts,
-            **constants(own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
+            **constants(pairs, own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
 
     run(choose("forward", own.values, run))
@@ -110,16 +111,18 @@ def gradient(
         _triton_backward.backward[triton.cdiv(rows, blocks.rows), count, triton.cdiv(dim, out)](
             *own.arguments(), *own_given, *others.arguments(), *other_given, dim, scale, period,
             gain, parts, BY_OWN=own_side is not None, BY_OTHERS=other_side is not None, OUT=out,
-            **constants(own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
+            **constants(pairs, own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
 
     run(choose("backward", own.values, run))
     return parts[0] if count == 1 else parts.sum(0)
 
 
-def constants(own: Rows, blocks: Blocks) -> dict[str, Any]:
-    """Of both kernels."""
+def constants(pairs: Pairs, own: Rows, blocks: Blocks) -> dict[str, Any]:
+    """Of both kernels. A learned scale is not read, for which a GPU would have to wait."""
+    scale, others = pairs.scale, max(pairs.queries.shape[0], pairs.others.shape[0])
     return {
+        "SHIFTED": isinstance(scale, Tensor) or _range.needs_shift(4, scale, others, pairs.unit),
         "BY_IDS": own.ids is not None,
         "PRECISION": precision(product_of(own.values)),
         **blocks.constants(own.values.shape[1]),

@@ -4,9 +4,10 @@ With upstream g, log-sum-exp L of the side's own rows, and h, C of the other sid
 
     W_ik = g_i exp(S_ik - L_i) + h_k exp(S_ik - C_k)        gradient_i = scale sum_k W_ik other_k
 
-For the gradient of the keys the two sides change places, and the formula stays the same. Where
-both sides are the same rows, so are g and h, and this one gradient is all of it. Each program has
-rows, elements of the gradient and a share of the columns to itself: no atomic operation.
+which is exp(S_ik) (g_i exp(-L_i) + h_k exp(-C_k)), one exponential, where none needs a shift. For
+the gradient of the keys the two sides change places, and the formula stays the same. Where both
+sides are the same rows, so are g and h, and this one gradient is all of it. Each program has rows,
+elements of the gradient and a share of the columns to itself: no atomic operation.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def backward(
     own, own_row, own_dim, rows, own_ids, own_upstream, own_lse,
     others, other_row, other_dim, columns, other_ids, other_upstream, other_lse,
     dim, scale, period, gain, grad,
-    BY_OWN: tl.constexpr, BY_OTHERS: tl.constexpr,
-    BY_IDS: tl.constexpr, WHOLE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT: tl.constexpr,
+    BY_OWN: tl.constexpr, BY_OTHERS: tl.constexpr, OUT: tl.constexpr,
+    SHIFTED: tl.constexpr, BY_IDS: tl.constexpr, PRECISION: tl.constexpr,
+    WHOLE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """grad[share, row] = gain times the sum over the share's columns of W_ik other_k."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -38,6 +39,8 @@ def backward(
     if BY_OWN:
         g = tl.load(own_upstream + row, mask=row < rows, other=0.0)
         own_top = tl.load(own_lse + row, mask=row < rows, other=float("inf")) * LOG2E
+        if not SHIFTED:
+            g *= tl.exp2(-own_top)
 
     total = tl.zeros([ROWS, OUT], tl.float32)
     for first in range(begin, tl.minimum(begin + share, columns), COLUMNS):
@@ -49,13 +52,23 @@ def backward(
             ids_of(other_ids, column, columns, period, BY_IDS),
             dim, factor, WHOLE, DIM, PRECISION,
         )  # fmt: skip
-        weights = tl.zeros([ROWS, COLUMNS], tl.float32)
-        if BY_OWN:
-            weights += tl.exp2(scores - own_top[:, None]) * g[:, None]
         if BY_OTHERS:
             h = tl.load(other_upstream + column, mask=column < columns, other=0.0)
             top = tl.load(other_lse + column, mask=column < columns, other=float("inf")) * LOG2E
-            weights += tl.exp2(scores - top[None, :]) * h[None, :]
+            if not SHIFTED:
+                h *= tl.exp2(-top)
+        weights = tl.zeros([ROWS, COLUMNS], tl.float32)
+        if SHIFTED:
+            if BY_OWN:
+                weights += tl.exp2(scores - own_top[:, None]) * g[:, None]
+            if BY_OTHERS:
+                weights += tl.exp2(scores - top[None, :]) * h[None, :]
+        else:
+            if BY_OWN:
+                weights += g[:, None]
+            if BY_OTHERS:
+                weights += h[None, :]
+            weights *= tl.exp2(scores)
         if not WHOLE:
             other_part = rows_of(others, column, here, columns, dim, other_row, other_dim)
         weights = weights.to(other_part.dtype)

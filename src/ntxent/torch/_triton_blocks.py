@@ -45,16 +45,16 @@ FORWARD = {
 BACKWARD = {
     "half": {
         128: [Blocks(64, 64, 128, 128, 4, 2), Blocks(128, 64, 128, 128, 8, 2)],
-        256: [Blocks(64, 64, 256, 256, 4, 2), Blocks(128, 64, 256, 256, 8, 2)],
+        256: [Blocks(64, 64, 256, 256, 8, 2), Blocks(64, 32, 256, 256, 8, 2)],
         1024: [Blocks(64, 64, 64, 256, 8, 2), Blocks(64, 32, 64, 256, 8, 2)],
     },
     "tf32": {
-        128: [Blocks(64, 64, 128, 128, 8, 2), Blocks(64, 64, 128, 128, 4, 2)],
+        128: [Blocks(64, 64, 128, 128, 8, 2), Blocks(64, 32, 128, 128, 8, 2)],
         1024: [Blocks(64, 64, 32, 256, 8, 2), Blocks(64, 32, 32, 256, 8, 2)],
     },
-    "ieee": {1024: [Blocks(64, 32, 16, 64, 8, 1), Blocks(64, 32, 16, 64, 4, 1)]},
+    "ieee": {1024: [Blocks(64, 32, 16, 64, 4, 1), Blocks(64, 32, 16, 64, 4, 2)]},
 }
-INTERPRETED = [Blocks(64, 32, 64, 64, 1, 1)]
+INTERPRETED = [Blocks(64, 64, 128, 128, 1, 1)]
 
 Key = tuple[str, str, int, str]
 CHOSEN: dict[Key, Blocks] = {}  # by kernel, product, elements of a row, device

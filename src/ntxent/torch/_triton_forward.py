@@ -1,8 +1,9 @@
 """The kernel of the forward pass: the log-sum-exp of each row's scores; none leaves the chip.
 
-A program takes a block of rows past the columns of its share, with a running maximum. Shares are
-so many that a small batch fills the device, and their log-sum-exps are put together after it:
-no atomic operation, so that two runs give the same bits.
+A program takes a block of rows past the columns of its share, with a running maximum where
+exponentials need one (`ntxent._range`). There are as many shares as it takes to fill the device,
+and their log-sum-exps are put together afterwards: no atomic operation, so that two runs give the
+same bits.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ def forward(
     own, own_row, own_dim, rows, own_ids,
     others, other_row, other_dim, columns, other_ids,
     dim, scale, period, found,
-    BY_IDS: tl.constexpr, WHOLE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SHIFTED: tl.constexpr, BY_IDS: tl.constexpr, PRECISION: tl.constexpr,
+    WHOLE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """found[share, row] = log of the sum over the share's columns of exp(score)."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -41,9 +42,14 @@ def forward(
             ids_of(other_ids, column, columns, period, BY_IDS),
             dim, factor, WHOLE, DIM, PRECISION,
         )  # fmt: skip
-        higher = tl.maximum(top, tl.max(scores, 1))
-        shift = tl.where(higher == -float("inf"), 0.0, higher)  # no pair yet
-        total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(scores - shift[:, None]), 1)
-        top = higher
-    lse = (top + tl.log2(total)) / LOG2E
+        if SHIFTED:
+            higher = tl.maximum(top, tl.max(scores, 1))
+            shift = tl.where(higher == -float("inf"), 0.0, higher)  # no pair yet
+            total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(scores - shift[:, None]), 1)
+            top = higher
+        else:
+            total += tl.sum(tl.exp2(scores), 1)
+    lse = tl.log2(total) / LOG2E
+    if SHIFTED:
+        lse += top / LOG2E
     tl.store(found + tl.program_id(1).to(tl.int64) * rows + row, lse, mask=row < rows)
