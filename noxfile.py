@@ -46,7 +46,7 @@ nox.options.reuse_venv = "yes"  # pip brings a kept environment up to date in se
 nox.options.sessions = ["lint", "types"] + [
     f"tests({backend}-{device})" for backend, device in COMBINATIONS if device == "cpu"
 ]
-nox.options.sessions += ["parity(cpu)", "extras(cpu)"]
+nox.options.sessions += ["kernels(cpu)", "parity(cpu)", "extras(cpu)"]
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -95,6 +95,20 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     if backend in COMPILING and device == "cpu":
         chosen += ["--numprocesses=auto", "--dist=loadfile"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
+    if (backend, device) == ("torch", "gpu"):
+        session.run("python", "-m", "pytest", *chosen, "--kernels", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("device", ["cpu"], ids=["cpu"])
+def kernels(session: nox.Session, device: str) -> None:
+    """Triton's kernels without a GPU: in its interpreter, and compiled for two of them."""
+    install(session, "-e.[triton]", group="test")
+    chosen = ["--backend", "torch", "--device", device, "--require", "--kernels"]
+    chosen += ["--numprocesses=auto"]
+    interpreted = {"TRITON_INTERPRET": "1"}
+    session.run("python", "-m", "pytest", *chosen, *session.posargs, env=interpreted)
+    session.run("python", "tests/kernels.py", "--dims", "64", "128", "256")
 
 
 @nox.session

@@ -1,19 +1,22 @@
-"""Measure docs/numerics.md's table: `python tests/numerics.py`, or `--write` to put it there."""
+"""Measure the tables of docs/numerics.md: `python tests/numerics.py`; `--write` puts them there."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ntxent import reference
-from ntxent.torch import nt_xent
+from ntxent.torch import _pair_logsumexp, nt_xent
 
 PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
-START, END = "<!-- numerics:start -->", "<!-- numerics:end -->"
+START, END = "<!-- {}:start -->", "<!-- {}:end -->"
 
 
 def cross_entropy(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -60,15 +63,70 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def rounded_to(bits: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Float64 rounded to so many bits after the first; the derivative is that of no rounding."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        mantissa, exponent = torch.frexp(x.detach())
+        steps = 2.0 ** (bits + 1)
+        return x + (torch.ldexp((mantissa * steps).round() / steps, exponent) - x.detach())
+
+    return rounded
+
+
+def lowered(bits: int, temperature: float, noise: float) -> list[str]:
+    """The error of loss and gradient if the factors of the scores' product have fewer bits.
+
+    All else is in float64: what is left is the rounding of the unit rows.
+    """
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 512, 128))
+    views = [torch.tensor(x, requires_grad=True) for x in (first, first + noise * second)]
+    dense, rounded = _pair_logsumexp.dense, rounded_to(bits)
+
+    def low(queries: torch.Tensor, keys: torch.Tensor | None, *rest: Any) -> torch.Tensor:
+        return dense(rounded(queries), None if keys is None else rounded(keys), *rest)
+
+    found = []
+    for form in (dense, low):
+        with mock.patch.object(_pair_logsumexp, "dense", form):
+            loss = nt_xent(*views, temperature=temperature, implementation="dense")
+        found.append((loss.item(), torch.cat(torch.autograd.grad(loss, views))))
+    (truth, exact), (value, grad) = found
+    error = ((grad - exact).abs().max() / exact.abs().max()).item()
+    return [f"{abs(value / truth - 1):.0e}", f"{error:.0e}"]
+
+
+def lowered_table() -> str:
+    """The same in Markdown."""
+    lines = [
+        "| τ | views | TF32, float16: loss | its gradient | bfloat16: loss | its gradient |",
+        "|---|---|---|---|---|---|",
+    ]
+    for noise, views in ((1.0, "random"), (0.03, "3 % apart")):
+        for tau in (0.5, 0.1, 0.05, 0.02):
+            cells = [f"{tau:g}", views, *lowered(10, tau, noise), *lowered(7, tau, noise)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "numerics": ("Relative errors in float32, N = 512, d = 128, views 3 % apart:", table),
+    "lowered": ("Relative errors of the rounding of unit rows, N = 512, d = 128:", lowered_table),
+}
+
+
 def main() -> None:
-    """Print the table, or write it into the page."""
-    found = table()
-    print(found)
-    if "--write" in sys.argv:
-        before, rest = PAGE.read_text().split(START)
-        after = rest.split(END)[1]
-        note = "Relative errors in float32, N = 512, d = 128, views 3 % apart:\n\n"
-        PAGE.write_text(f"{before}{START}\n{note}{found}\n{END}{after}")
+    """Print the tables, or write them into the page."""
+    for name, (note, made) in TABLES.items():
+        found = made()
+        print(f"{note}\n{found}")
+        if "--write" in sys.argv:
+            before, rest = PAGE.read_text().split(START.format(name))
+            after = rest.split(END.format(name))[1]
+            PAGE.write_text(
+                f"{before}{START.format(name)}\n{note}\n\n{found}\n{END.format(name)}{after}"
+            )
 
 
 if __name__ == "__main__":

@@ -230,9 +230,9 @@ def test_forward_mode_makes_no_matrix(monkeypatch: Any) -> None:
     assert largest.size <= 400 * 8
 
 
-def test_float32_products_obey_their_switch(monkeypatch: Any) -> None:
+@pytest.mark.kernels
+def test_float32_products_obey_their_switch(backend: Any) -> None:
     """The kernels' products do; a CPU's are PyTorch's own (`addmm`)."""
-    pytest.importorskip("triton")
     from ntxent.torch._triton_blocks import product_of
 
     before = torch.get_float32_matmul_precision()

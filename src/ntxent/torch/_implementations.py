@@ -60,14 +60,14 @@ def default_for(rows: Tensor) -> str:
 
 @cache
 def has_triton() -> bool:
-    """Whether it is installed; looked up once, as that costs as much as a small batch."""
-    return find_spec("triton") is not None
+    """Whether 3.4 or newer is installed; looked up once, as that costs more than a small batch."""
+    return find_spec("triton") is not None and find_spec("triton.knobs") is not None
 
 
 def missing(rows: Tensor) -> str | None:
     """Why the kernels can't serve these rows; None if they can."""
     if not has_triton():
-        return 'it needs the package triton; install it with: pip install "ntxent[triton]"'
+        return 'it needs the package triton, 3.4 or newer; install it with: pip install "ntxent[triton]"'
     if rows.dtype == torch.float64:
         return "it computes in float32 and the rows are float64; convert them"
     from triton import knobs

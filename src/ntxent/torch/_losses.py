@@ -43,10 +43,10 @@ def nt_xent(
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a row: the rows of the first view, then those of the second, ...
-    implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and at most 48 MiB of tiles; "dense" holds a few (V N)^2 matrices and
-        is differentiated by autograd alone, so it also serves forward mode and `torch.func`.
-        By default "tiled".
+    implementation : {"dense", "tiled", "triton"}, optional
+        "tiled" holds O(N d) and at most 48 MiB of tiles; "dense" holds a few (V N)^2 matrices;
+        "triton" holds O(N d), on a CUDA GPU of capability 8.0 or higher, for all dtypes but
+        float64. By default "triton" where it serves, else "tiled".
 
     Returns
     -------
@@ -62,6 +62,8 @@ def nt_xent(
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, devices that
         differ, a temperature that isn't positive and finite, an unknown choice, ids of the wrong
         shape, and `denominator="negatives"` for a batch without negatives.
+    RuntimeError
+        For `implementation="triton"` where it can't serve; the message says why.
 
     Notes
     -----
@@ -74,8 +76,10 @@ def nt_xent(
     log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
     flops, forward and backward together. For one image and two views the loss is exactly 0.
 
-    Derivatives beyond the first (`create_graph=True`) are right, in the memory of "dense". The
-    gradients of a mean or a sum are computed with it, so evaluate without them under `no_grad`.
+    The gradients of a mean or a sum are computed with it, so evaluate without them under `no_grad`.
+    Every derivative, `torch.func`, `torch.compile`, `torch.export` and `torch.autocast` are served;
+    docs/pytorch.md says how, and that ids of a tensor on a GPU aren't read: if all are equal,
+    which `denominator="negatives"` refuses otherwise, the loss is NaN.
 
     Two runs on one machine give the same bits.
 
@@ -135,10 +139,10 @@ def sup_con(
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
         of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
-    implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(n d) and at most 48 MiB of tiles; "dense" holds a few n^2
-        matrices and is differentiated by autograd alone, so it also serves forward mode and
-        `torch.func`. By default "tiled".
+    implementation : {"dense", "tiled", "triton"}, optional
+        "tiled" holds O(n d) and at most 48 MiB of tiles; "dense" holds a few n^2 matrices; "triton"
+        holds O(n d), on a CUDA GPU of capability 8.0 or higher, for all dtypes but float64. By
+        default "triton" where it serves, else "tiled".
 
     Returns
     -------
@@ -153,7 +157,10 @@ def sup_con(
         integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, devices that differ, a temperature
-        that isn't positive and finite, an unknown choice, and labels of which no two are equal.
+        that isn't positive and finite, an unknown choice, and labels of which no two are equal;
+        while tracing and on a GPU labels aren't read beforehand, and the loss is NaN for such.
+    RuntimeError
+        For `implementation="triton"` where it can't serve; the message says why.
 
     Notes
     -----
@@ -228,10 +235,10 @@ def info_nce(
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a pair.
-    implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and at most 48 MiB of tiles; "dense" holds a few N^2
-        matrices and is differentiated by autograd alone, so it also serves forward mode and
-        `torch.func`. By default "tiled".
+    implementation : {"dense", "tiled", "triton"}, optional
+        "tiled" holds O(N d) and at most 48 MiB of tiles; "dense" holds a few N^2 matrices; "triton"
+        holds O(N d), on a CUDA GPU of capability 8.0 or higher, for all dtypes but float64. By
+        default "triton" where it serves, else "tiled".
 
     Returns
     -------
@@ -247,6 +254,8 @@ def info_nce(
         For shapes that aren't (N, d) or differ, negatives of another shape, empty batches, devices
         that differ, a temperature that isn't positive and finite, an unknown choice, and ids of the
         wrong shape.
+    RuntimeError
+        For `implementation="triton"` where it can't serve; the message says why.
 
     Notes
     -----

@@ -82,7 +82,10 @@ class TorchOps(TapeOps):
         return classes(torch, labels, labels.sort().values, Tensor.double)
 
     def class_sums(self, rows: Tensor, groups: Tensor) -> Tensor:
-        return torch.zeros_like(rows).index_add(0, groups, rows)[groups]
+        zeros = torch.zeros_like(rows)
+        if rows.is_cuda:  # where index_add takes any order: not the same bits twice
+            return zeros.index_put((groups,), rows, accumulate=True)[groups]
+        return zeros.index_add(0, groups, rows)[groups]
 
     def logsumexp(self, scores: Tensor) -> Tensor:
         return scores.logsumexp(1)
