@@ -67,7 +67,7 @@ def has_triton() -> bool:
 def missing(rows: Tensor) -> str | None:
     """Why the kernels can't serve these rows; None if they can."""
     if not has_triton():
-        return 'it needs the package triton, 3.4 or newer; install it with: pip install "ntxent[triton]"'
+        return 'it needs triton 3.4 or newer; install it with: pip install "ntxent[triton]"'
     if rows.dtype == torch.float64:
         return "it computes in float32 and the rows are float64; convert them"
     from triton import knobs

@@ -66,7 +66,7 @@ def pair_logsumexp(
 
 
 # Period, unit, columns, implementation, product: one argument, as Dynamo takes no `*options`.
-Options = tuple[int, bool, bool, str | None, torch.dtype | None]
+Options = tuple[int, bool, bool, "str | None", "torch.dtype | None"]
 
 
 class PairLogsumexp(torch.autograd.Function):
