@@ -109,6 +109,8 @@ def kernels(session: nox.Session, device: str) -> None:
     interpreted = {"TRITON_INTERPRET": "1"}
     session.run("python", "-m", "pytest", *chosen, *session.posargs, env=interpreted)
     session.run("python", "tests/kernels.py", "--dims", "64", "128", "256")
+    tried = ["--device", "cpu", "--sizes", "64", "--dims", "16", "--repeats", "1"]
+    session.run("python", "-m", "benchmarks.gpu", *tried)  # it runs, until a GPU runs it
 
 
 @nox.session
@@ -155,6 +157,13 @@ def bench(session: nox.Session) -> None:
     """Time and memory against the usual ways to write the loss."""
     install(session, "-e.[all]", group="bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(name="bench(gpu)", tags=["gpu"])
+def bench_gpu(session: nox.Session) -> None:
+    """Time and memory of the kernels against the dense form, on a CUDA GPU."""
+    install(session, "-e.[triton]", group="test")
+    session.run("python", "-m", "benchmarks.gpu", *session.posargs)
 
 
 @nox.session(reuse_venv=False)  # so that nothing but the wheel can serve the last line

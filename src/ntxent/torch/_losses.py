@@ -77,9 +77,8 @@ def nt_xent(
     flops, forward and backward together. For one image and two views the loss is exactly 0.
 
     The gradients of a mean or a sum are computed with it, so evaluate without them under `no_grad`.
-    Every derivative, `torch.func`, `torch.compile`, `torch.export` and `torch.autocast` are served;
-    docs/pytorch.md says how, and that ids of a tensor on a GPU aren't read: if all are equal,
-    which `denominator="negatives"` refuses otherwise, the loss is NaN.
+    Every derivative, `torch.func`, `torch.compile`, `torch.export` and `torch.autocast` are served,
+    and ids of a tensor on a GPU aren't read beforehand: docs/pytorch.md says what becomes of it.
 
     Two runs on one machine give the same bits.
 

@@ -7,7 +7,8 @@ Rows and columns, queries and keys are served by the same kernels with their pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -69,10 +70,10 @@ def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
     def run(blocks: Blocks) -> None:
         _triton_forward.forward[triton.cdiv(rows, blocks.rows), len(parts)](
             *own.arguments(), *others.arguments(), dim, scale, period, parts,
-            **constants(pairs, own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
+            **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    run(choose("forward", own.values, run))
+    launch("forward", own.values, run)
     return found(parts[0] if len(parts) == 1 else parts.logsumexp(0), None, empties=True)
 
 
@@ -111,11 +112,17 @@ def gradient(
         _triton_backward.backward[triton.cdiv(rows, blocks.rows), count, triton.cdiv(dim, out)](
             *own.arguments(), *own_given, *others.arguments(), *other_given, dim, scale, period,
             gain, parts, BY_OWN=own_side is not None, BY_OTHERS=other_side is not None, OUT=out,
-            **constants(pairs, own, blocks), num_warps=blocks.warps, num_stages=blocks.stages,
+            **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    run(choose("backward", own.values, run))
+    launch("backward", own.values, run)
     return parts[0] if count == 1 else parts.sum(0)
+
+
+def launch(name: str, rows: Tensor, run: Callable[[Blocks], None]) -> None:
+    """Run a kernel with the blocks that suit, on the rows' device, which may not be the current."""
+    with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():
+        run(choose(name, rows, run))
 
 
 def constants(pairs: Pairs, own: Rows, blocks: Blocks) -> dict[str, Any]:
@@ -127,3 +134,8 @@ def constants(pairs: Pairs, own: Rows, blocks: Blocks) -> dict[str, Any]:
         "PRECISION": precision(product_of(own.values)),
         **blocks.constants(own.values.shape[1]),
     }
+
+
+def options(blocks: Blocks) -> dict[str, Any]:
+    """Of the compiler."""
+    return {"num_warps": blocks.warps, "num_stages": blocks.stages, "enable_fp_fusion": True}
