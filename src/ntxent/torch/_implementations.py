@@ -49,7 +49,9 @@ def serving(pairs: Pairs, implementation: str | None) -> Implementation:
         from ntxent.torch import _triton
 
         return _triton
-    rows = max(pairs.queries.shape[0], pairs.others.shape[0])
+    rows, keys = pairs.queries.shape[0], pairs.keys
+    if keys is not None:
+        rows = max(rows, keys.shape[0])
     return _matrix if rows <= _tiled.TILE else _tiled
 
 

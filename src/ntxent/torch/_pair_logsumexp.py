@@ -38,9 +38,9 @@ def pair_logsumexp(
     if choice.name == "dense":
         return dense(queries, keys, scale, query_ids, key_ids, columns)
     inputs, ids = (queries, keys, scale), (query_ids, key_ids)
-    if _transforms.active():
-        return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice)
     traced = [x for x in inputs if type(x) is Traced]
+    if not traced and _transforms.active():
+        return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice)
     rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), choice)
     return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
 
