@@ -150,11 +150,13 @@ def test_opcheck(sides: str, columns: bool) -> None:
             None if sides == "one" and not columns else keys,
             *(scale, *ids, 3, True, columns, None, None),
         )
-        torch.library.opcheck(_operators.pair_logsumexp, given)
+        found = torch.library.opcheck(_operators.pair_logsumexp, given)
+        assert set(found.values()) == {"SUCCESS"}
         _, divisor = _operators.pair_logsumexp(*given)
         for by_keys in (False, True) if given[1] is not None else (False,):
             more = (divisor, torch.randn_like(divisor), by_keys)
-            torch.library.opcheck(_operators.pair_gradients, (*given, *more))
+            found = torch.library.opcheck(_operators.pair_gradients, (*given, *more))
+            assert set(found.values()) == {"SUCCESS"}
 
 
 IN_A_WORKER = """
@@ -205,6 +207,36 @@ def test_vmap_over_labels_ids_and_temperatures() -> None:
     ):
         got = torch.func.vmap(loss)(values)
         torch.testing.assert_close(got, torch.stack([loss(value) for value in values]))
+
+
+def test_forward_mode_of_a_zero_row_without_grad_mode() -> None:
+    from ntxent.torch import nt_xent
+
+    a, b = (x.detach() for x in towers(5, torch.float64))
+    a[2] = 0
+    expected = torch.func.jvp(lambda a: nt_xent(a, b), (a,), (b,))[1]
+    with torch.no_grad():
+        got = torch.func.jvp(lambda a: nt_xent(a, b), (a,), (b,))[1]
+    assert expected.isfinite()
+    torch.testing.assert_close(got, expected)
+
+
+def test_func_grad_inside_autocast_changes_nothing() -> None:
+    from ntxent.torch import nt_xent
+
+    a, b = (x.detach() for x in towers(50))
+    expected = torch.func.grad(lambda a: nt_xent(a, b))(a)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.func.grad(lambda a: nt_xent(a, b))(a)
+    assert torch.equal(got, expected)
+
+
+def test_forward_mode_refuses_an_implementation_that_can_not_serve() -> None:
+    from ntxent.torch import nt_xent
+
+    a, b = (x.detach() for x in towers(5, torch.float64))
+    with pytest.raises(RuntimeError, match=r"can't serve"):
+        torch.func.jvp(lambda a: nt_xent(a, b, implementation="triton"), (a,), (b,))
 
 
 def test_forward_mode_makes_no_matrix(monkeypatch: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from _cases import GRID, Case
 from _family import INFO_NCE, SUP_CON, info_nce_truth, sup_con_truth
 from _tolerances import EPSILON, assert_within
-from test_accuracy import test_the_hostile_grid as hostile_grid
+from test_accuracy import test_the_hostile_grid as assert_hostile_grid
 from test_family import assert_table
 
 pytestmark = [pytest.mark.only("torch"), pytest.mark.kernels]
@@ -107,7 +107,7 @@ def test_both_kernels(
 
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_the_hostile_grid(backend: Any, case: Case, note_worst: Any) -> None:
-    hostile_grid(backend, "triton", "float32", case, note_worst)
+    assert_hostile_grid(backend, "triton", "float32", case, note_worst)
 
 
 @pytest.mark.parametrize(("kind", "case"), SUP_CON, ids=str)

@@ -42,10 +42,7 @@ def serving(pairs: Pairs, implementation: str | None) -> Implementation:
     Asked where the work is done, not where a tracer would have to follow.
     """
     if (implementation or default_for(pairs.queries)) == "triton":
-        reason = missing(pairs.queries)
-        if reason is not None:
-            msg = f'implementation="triton" can\'t serve: {reason}, or use implementation="tiled".'
-            raise RuntimeError(msg)
+        check_serves(pairs.queries)
         from ntxent.torch import _triton
 
         return _triton
@@ -53,6 +50,14 @@ def serving(pairs: Pairs, implementation: str | None) -> Implementation:
     if keys is not None:
         rows = max(rows, keys.shape[0])
     return _matrix if rows <= _tiled.TILE else _tiled
+
+
+def check_serves(rows: Tensor) -> None:
+    """Refuse rows that the kernels can't take."""
+    reason = missing(rows)
+    if reason is not None:
+        msg = f'implementation="triton" can\'t serve: {reason}, or use implementation="tiled".'
+        raise RuntimeError(msg)
 
 
 def default_for(rows: Tensor) -> str:

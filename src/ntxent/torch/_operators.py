@@ -71,7 +71,8 @@ def pair_gradients(
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
     rows = queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)
-    by_query, by_key = serving(pairs, implementation).backward(pairs, row, column, (), by_keys)
+    with torch.autocast(queries.device.type, enabled=False):  # as in the eager path's backward
+        by_query, by_key = serving(pairs, implementation).backward(pairs, row, column, (), by_keys)
     return by_query, queries.new_empty(0, queries.shape[1]) if by_key is None else by_key
 
 

@@ -51,7 +51,8 @@ class TorchOps(TapeOps):
         return torch.cat(tuple(arrays)).double()
 
     def inverse_norms(self, rows: Tensor) -> Tensor:
-        if torch.is_grad_enabled():  # vector_norm has no second derivative at a zero row
+        # vector_norm has no second derivative at a zero row, and `nan_to_num_` none in forward mode
+        if torch.is_grad_enabled() or _transforms.active():
             squares = rows.square().sum(-1, keepdim=True)
             return squares.masked_fill(squares == 0, math.inf).rsqrt()
         norms: Tensor = torch.linalg.vector_norm(rows, 2, -1, keepdim=True)

@@ -25,7 +25,7 @@ from ntxent._pairs import scale_gradient
 from ntxent.torch import _operators
 from ntxent.torch._dense import dense, strips
 from ntxent.torch._exclusion import Ids
-from ntxent.torch._implementations import Choice
+from ntxent.torch._implementations import Choice, check_serves
 
 
 def active() -> bool:
@@ -53,6 +53,8 @@ def pair_logsumexp(
     """See `ntxent._formula.Ops.pair_logsumexp`; differentiable in every way."""
     query_ids, key_ids = ids
     if forward_mode():
+        if choice.name == "triton":
+            check_serves(queries)
         return strips(queries, keys, scale, query_ids, key_ids, columns)
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=torch.float64, device=queries.device)
