@@ -53,8 +53,8 @@ def pair_logsumexp(
     """See `ntxent._formula.Ops.pair_logsumexp`; differentiable in every way."""
     query_ids, key_ids = ids
     if forward_mode():
-        if choice.name == "triton":
-            check_serves(queries)
+        if choice.name == "triton" and not torch.compiler.is_compiling():
+            check_serves(queries)  # which a tracer can't follow
         return strips(queries, keys, scale, query_ids, key_ids, columns)
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=torch.float64, device=queries.device)
