@@ -186,6 +186,10 @@ TRANSFORMS: dict[str, tuple[Loss, Loss]] = {
     "… then `backward`": (lambda loss, x: gradient(partial(compiled, loss), x), gradient),
     "… then `backward` twice": (lambda loss, x: second(partial(compiled, loss), x), second),
     "`torch.compile` of `func.grad`": (lambda loss, x: compiled(grad(loss), x), gradient),
+    "`torch.compile` of `func.jacrev` twice": (
+        lambda loss, x: compiled(jacrev(jacrev(loss)), x),
+        second,
+    ),
     "`torch.compile` of `func.vmap`": (lambda loss, x: compiled(vmap(loss), many(x)), each),
     "`torch.compile` of `func.jvp`": (
         lambda loss, x: compiled(partial(by_jvp, loss), x),

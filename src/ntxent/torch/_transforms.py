@@ -61,10 +61,21 @@ def pair_logsumexp(
     period = 0
     if not isinstance(query_ids, Tensor):
         period, query_ids, key_ids = query_ids, None, None
-    value: Tensor = PairLogsumexp.apply(
-        queries, keys, scale, query_ids, key_ids, (period, unit, columns, *choice)
-    )[0]
+    value: Tensor = in_one(queries, keys, scale, query_ids, key_ids, period, unit, columns, *choice)
     return value
+
+
+@torch.compiler.allow_in_graph
+def in_one(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    *options: Any,
+) -> Any:
+    """The function as one node: Dynamo would inline its backward without the derivative of it."""
+    return PairLogsumexp.apply(queries, keys, scale, query_ids, key_ids, options)[0]
 
 
 # Period, unit, columns, implementation, product: one argument, as Dynamo takes no `*options`.
