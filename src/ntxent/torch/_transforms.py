@@ -65,7 +65,7 @@ def pair_logsumexp(
     return value
 
 
-@torch.compiler.allow_in_graph
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def in_one(
     queries: Tensor,
     keys: Tensor | None,
