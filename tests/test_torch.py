@@ -285,3 +285,18 @@ def test_a_temperature_on_another_device_is_refused(torch: Any) -> None:
     z = views_of(torch, 1)[0]
     with pytest.raises(ValueError, match=r"temperature must be on the device.*cpu.*meta"):
         nt_xent(z, z, temperature=torch.tensor(0.1, device="meta"))
+
+
+def test_ids_are_those_of_the_call(torch: Any, implementation: str) -> None:
+    """A buffer of ids that is filled anew before the backward pass changes no gradient."""
+    from ntxent.torch import info_nce
+
+    q, k = views_of(torch, 2, images=8)
+    ids = torch.arange(8) // 2
+    found = []
+    for filled in (False, True):
+        loss = info_nce(q, k, ids=ids, reduction="none", implementation=implementation).sum()
+        if filled:
+            ids.zero_()
+        found.append(torch.autograd.grad(loss, (q, k)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -220,6 +220,8 @@ def info_nce(
     """`info_nce` of every backend; both directions come from one pass over the tiles."""
     _spec.check_info_nce(ops, query, key, negatives, temperature, ids, reduction, implementation)
     pairs = ops.count(query)
+    if ids is not None:  # as they are now: a buffer may be filled anew before the backward pass
+        ids = ops.repeat(ids, 1)
     pair_ids = pairs if ids is None else ids[:pairs]
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:

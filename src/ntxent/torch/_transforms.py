@@ -7,9 +7,10 @@ operators of `_operators.py`:
     PairLogsumexp    forward: the operator, tile by tile      backward: PairGradients
     PairGradients    forward: the operator, tile by tile      backward: through the dense form
 
-Forward mode is served by PyTorch's own operations on
-strips of rows: a rule of forward mode on the functions would be lost when such derivatives are
-nested (PyTorch's issue 197867: a tangent that is silently zero), and torch.compile refuses it.
+Dynamo is given the first as a single node; it would trace into its backward and lose the second's.
+Forward mode is served by PyTorch's own operations on strips of rows: a rule of forward mode on the
+functions would be lost when such derivatives are nested (PyTorch's issue 197867: a tangent that is
+silently zero).
 """
 
 from __future__ import annotations
@@ -61,25 +62,15 @@ def pair_logsumexp(
     period = 0
     if not isinstance(query_ids, Tensor):
         period, query_ids, key_ids = query_ids, None, None
-    value: Tensor = in_one(queries, keys, scale, query_ids, key_ids, period, unit, columns, *choice)
+    options = period, unit, columns, *choice
+    value: Tensor = in_one(queries, keys, scale, query_ids, key_ids, *options)
     return value
 
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def in_one(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    *options: Any,
-) -> Any:
+def in_one(*inputs: Any) -> Any:
     """The function as one node: Dynamo would inline its backward without the derivative of it."""
-    return PairLogsumexp.apply(queries, keys, scale, query_ids, key_ids, options)[0]
-
-
-# Period, unit, columns, implementation, product: one argument, as Dynamo takes no `*options`.
-Options = tuple[int, bool, bool, "str | None", "torch.dtype | None"]
+    return PairLogsumexp.apply(*inputs)[0]
 
 
 class PairLogsumexp(torch.autograd.Function):
@@ -88,21 +79,13 @@ class PairLogsumexp(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        queries: Tensor,
-        keys: Tensor | None,
-        scale: Tensor,
-        query_ids: Tensor | None,
-        key_ids: Tensor | None,
-        options: Options,
-    ) -> tuple[Tensor, Tensor]:
-        tensors = queries, keys, scale, query_ids, key_ids
-        value, divisor = _operators.pair_logsumexp(*tensors, *options)
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        value, divisor = _operators.pair_logsumexp(*inputs)
         return value, divisor
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        queries, keys, scale, query_ids, key_ids, ctx.options = inputs
+        queries, keys, scale, query_ids, key_ids, *ctx.options = inputs
         _, divisor = output
         ctx.mark_non_differentiable(divisor)
         ctx.save_for_backward(queries, keys, scale, query_ids, key_ids, divisor)
@@ -112,9 +95,10 @@ class PairLogsumexp(torch.autograd.Function):
         queries, keys, scale, query_ids, key_ids, divisor = ctx.saved_tensors
         by_keys = keys is not None and ctx.needs_input_grad[1]
         by_query, *by_key, by_scale = PairGradients.apply(
-            queries, keys, scale, query_ids, key_ids, ctx.options, divisor, upstream[0], by_keys
+            queries, keys, scale, query_ids, key_ids, *ctx.options, divisor, upstream[0], by_keys
         )
-        return by_query, by_key[0] if by_key else None, by_scale, None, None, None
+        others = (None,) * (2 + len(ctx.options))
+        return by_query, by_key[0] if by_key else None, by_scale, *others
 
 
 class PairGradients(torch.autograd.Function):
@@ -123,26 +107,16 @@ class PairGradients(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        queries: Tensor,
-        keys: Tensor | None,
-        scale: Tensor,
-        query_ids: Tensor | None,
-        key_ids: Tensor | None,
-        options: Options,
-        divisor: Tensor,
-        upstream: Tensor,
-        by_keys: bool,
-    ) -> tuple[Any, ...]:
-        tensors = queries, keys, scale, query_ids, key_ids
-        by_query, by_key = _operators.pair_gradients(*tensors, *options, divisor, upstream, by_keys)
+    def forward(*inputs: Any) -> tuple[Any, ...]:
+        queries, keys, scale, *_, by_keys = inputs
+        by_query, by_key = _operators.pair_gradients(*inputs)
         by_scale = scale_gradient(queries, keys, by_query, scale)
         return (by_query, by_key, by_scale) if by_keys else (by_query, by_scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         del output
-        queries, keys, scale, query_ids, key_ids, ctx.options, _, upstream, ctx.by_keys = inputs
+        queries, keys, scale, query_ids, key_ids, *ctx.options, _, upstream, ctx.by_keys = inputs
         ctx.save_for_backward(queries, keys, scale, query_ids, key_ids, upstream)
 
     @staticmethod
@@ -152,7 +126,8 @@ class PairGradients(torch.autograd.Function):
         gradients = gradients_of(dense_value(query_ids, key_ids, period, columns), ctx.by_keys)
         inputs = queries, keys, scale, g
         by_query, by_key, by_scale, by_g = vjp_of(gradients, inputs, upstream)
-        return by_query, by_key, by_scale, None, None, None, None, by_g, None
+        others = (None,) * (3 + len(ctx.options))
+        return by_query, by_key, by_scale, *others, by_g, None
 
 
 Value = Callable[[Tensor, "Tensor | None", Tensor], Tensor]
