@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _largest import largest_tensor
 from _tolerances import assert_within, relative_error
 from ntxent import reference
 
@@ -137,29 +138,16 @@ def test_both_directions_come_from_one_pass_over_the_tiles(monkeypatch: Any) -> 
 @pytest.mark.parametrize("name", ["sup_con", "info_nce"])
 def test_no_torch_operation_makes_a_matrix(name: str, monkeypatch: Any) -> None:
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     import ntxent.torch as module
     from ntxent.torch import _tiled
-
-    class Largest(TorchDispatchMode):
-        size = 0
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            result = func(*args, **(kwargs or {}))
-            for x in result if isinstance(result, tuple | list) else [result]:
-                if isinstance(x, torch.Tensor):
-                    self.size = max(self.size, x.numel())
-            return result
 
     monkeypatch.setattr(_tiled, "TILE", 64)
     sizes = {}
     for implementation in ("dense", "tiled"):
         z1, z2 = (torch.randn(400, 8, requires_grad=True) for _ in range(2))
         second = torch.arange(400) % 30 if name == "sup_con" else z2
-        with Largest() as largest:
+        with largest_tensor() as largest:
             getattr(module, name)(z1, second, implementation=implementation).backward()
         sizes[implementation] = largest.size
     assert sizes["dense"] == 400**2

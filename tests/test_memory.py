@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _largest import largest_tensor
+
 
 @pytest.mark.only("numpy")
 def test_numpy_tiles_stay_far_below_the_matrix() -> None:
@@ -29,28 +31,15 @@ def test_numpy_tiles_stay_far_below_the_matrix() -> None:
 @pytest.mark.parametrize("keep", [0, 3])
 def test_no_torch_operation_makes_a_matrix(keep: int, monkeypatch: Any) -> None:
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     from ntxent.torch import _tiled, nt_xent
-
-    class Largest(TorchDispatchMode):
-        size = 0
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            result = func(*args, **(kwargs or {}))
-            for x in result if isinstance(result, tuple | list) else [result]:
-                if isinstance(x, torch.Tensor):
-                    self.size = max(self.size, x.numel())
-            return result
 
     monkeypatch.setattr(_tiled, "TILE", 64)
     monkeypatch.setattr(_tiled, "KEEP_BYTES", keep * 64 * 64 * 4)
     z1, z2 = (torch.randn(200, 8, requires_grad=True) for _ in range(2))
     sizes = {}
     for implementation in ("dense", "tiled"):
-        with Largest() as largest:
+        with largest_tensor() as largest:
             nt_xent(z1, z2, implementation=implementation).backward()
         sizes[implementation] = largest.size
     assert sizes["dense"] == 400**2

@@ -9,6 +9,7 @@ import pytest
 
 from _cases import GRID, Case
 from _family import INFO_NCE, SUP_CON, info_nce_truth, sup_con_truth
+from _largest import largest_tensor
 from _tolerances import EPSILON, assert_within
 from test_accuracy import test_the_hostile_grid as assert_hostile_grid
 from test_family import assert_table
@@ -185,25 +186,11 @@ def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
 def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
     backend: Any, torch: Any
 ) -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     from ntxent.torch import nt_xent
-
-    class Largest(TorchDispatchMode):
-        size = 0
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            found = func(*args, **(kwargs or {}))
-            for x in found if isinstance(found, (tuple, list)) else [found]:
-                if isinstance(x, torch.Tensor):
-                    self.size = max(self.size, x.numel())
-            return found
 
     views = [rows_of(backend, 150, 8).requires_grad_() for _ in range(2)]
     found = []
-    with Largest() as largest:
+    with largest_tensor() as largest:
         for _ in range(2):
             loss = nt_xent(*views, implementation="triton")
             found.append((loss, *torch.autograd.grad(loss, views)))
