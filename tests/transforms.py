@@ -33,11 +33,11 @@ ROWS, DIM = 5, 3
 Loss = Callable[..., Any]
 
 
-def points(dtype: torch.dtype) -> tuple[Any, Any]:
+def points(dtype: torch.dtype, device: str = "cpu") -> tuple[Any, Any]:
     """Two towers; what is differentiated is the first."""
     rng = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, ROWS, DIM, generator=rng, dtype=torch.float64)
-    return x.to(dtype), y.to(dtype)
+    return x.to(device, dtype), y.to(device, dtype)
 
 
 def loss_of(implementation: str, y: Any) -> Loss:
@@ -209,7 +209,9 @@ def outcome(name: str, implementation: str) -> str:
     """What came of it; a wrong number is an AssertionError."""
     if implementation == "triton" and name == "four threads" and not torch.cuda.is_available():
         return "–"  # Triton's interpreter is one for all threads
-    x, y = points(torch.float32 if implementation == "triton" else torch.float64)
+    x, y = points(torch.float64)
+    if implementation == "triton":
+        x, y = points(torch.float32, "cuda" if torch.cuda.is_available() else "cpu")
     exact, other = points(torch.float64)
     try:
         if name in EXPORTS:
@@ -222,7 +224,7 @@ def outcome(name: str, implementation: str) -> str:
     except RuntimeError:  # NotImplementedError is one
         return "refused"
     bound = 1e-4 if implementation == "triton" else 1e-9
-    torch.testing.assert_close(got.double(), expected, rtol=bound, atol=bound)
+    torch.testing.assert_close(got.double().cpu(), expected, rtol=bound, atol=bound)
     return "right"
 
 

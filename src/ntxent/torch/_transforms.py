@@ -7,7 +7,7 @@ operators of `_operators.py`:
     PairLogsumexp    forward: the operator, tile by tile      backward: PairGradients
     PairGradients    forward: the operator, tile by tile      backward: through the dense form
 
-Dynamo is given the first as a single node; it would trace into its backward and lose the second's.
+Dynamo is given the first as a single node (`_one_node.py`).
 Forward mode is served by PyTorch's own operations on strips of rows: a rule of forward mode on the
 functions would be lost when such derivatives are nested (PyTorch's issue 197867: a tangent that is
 silently zero).
@@ -62,15 +62,14 @@ def pair_logsumexp(
     period = 0
     if not isinstance(query_ids, Tensor):
         period, query_ids, key_ids = query_ids, None, None
-    options = period, unit, columns, *choice
-    value: Tensor = in_one(queries, keys, scale, query_ids, key_ids, *options)
+    inputs = queries, keys, scale, query_ids, key_ids, period, unit, columns, *choice
+    if torch.compiler.is_compiling():
+        from ntxent.torch import _one_node
+
+        value: Tensor = _one_node.apply(*inputs)[0]
+    else:
+        value = PairLogsumexp.apply(*inputs)[0]
     return value
-
-
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def in_one(*inputs: Any) -> Any:
-    """The function as one node: Dynamo would inline its backward without the derivative of it."""
-    return PairLogsumexp.apply(*inputs)[0]
 
 
 class PairLogsumexp(torch.autograd.Function):

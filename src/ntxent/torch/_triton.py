@@ -1,8 +1,9 @@
 """Log-sum-exp over all pairs by two kernels: on a CUDA GPU, or in Triton's interpreter.
 
 The kernels (`_triton_forward.py`, `_triton_backward.py`) take float32, bfloat16 or float16 rows and
-sum in float32. A tile of scores lives in registers; memory beside inputs and gradients is O(n).
-Rows and columns, queries and keys are served by the same kernels with their places changed.
+sum in float32. A tile of scores lives in registers; memory beside inputs and gradients is O(n), and
+under autocast a copy of the rows. Rows and columns, queries and keys are served by the same kernels
+with their places changed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from ntxent.torch import _triton_backward, _triton_forward
 from ntxent.torch._tile import Found, Pairs, found
 from ntxent.torch._triton_blocks import Blocks, choose, precision, product_of, shares, whole
 
-# The largest weight g exp(S - L) of the backward pass, twice this, and the smallest that isn't 0
-# are both numbers of float16 then: 2^15 of 65504, and 4e-12 of the largest against 6e-8 without.
+# What the largest upstream is scaled to. A weight is at most twice that, within float16's 65504,
+# and weights down to 4e-12 of the largest don't vanish, where they would at 6e-8 unscaled.
 HEADROOM = 2.0**14
 
 
@@ -137,5 +138,5 @@ def constants(pairs: Pairs, own: Rows, blocks: Blocks) -> dict[str, Any]:
 
 
 def options(blocks: Blocks) -> dict[str, Any]:
-    """Of the compiler."""
+    """Of the compiler; fused products are its default, of which it would warn if left unsaid."""
     return {"num_warps": blocks.warps, "num_stages": blocks.stages, "enable_fp_fusion": True}

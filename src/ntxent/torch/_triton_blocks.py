@@ -28,8 +28,9 @@ class Blocks(NamedTuple):
         return {"ROWS": self.rows, "COLUMNS": self.columns, "DIM": part, "WHOLE": dim <= part}
 
 
-# By product, then by the longest row that they serve. `python tests/kernels.py` compiles all of
-# them: none spills a register or needs more shared memory than compute capability 8.0 has.
+# By product, then by the longest row that they serve. `python tests/kernels.py` compiles them for
+# contiguous rows of a multiple of 16 elements and no array of ids: none spills a register there, or
+# needs more shared memory than compute capability 8.0 has.
 FORWARD = {
     "half": {
         128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],

@@ -1,0 +1,20 @@
+"""The hot operation as a single node of Dynamo's graph.
+
+Dynamo would trace into the function's backward, and lose the derivative of that one: a second
+derivative inside `torch.compile` would be wrong. To register this takes Dynamo itself, two seconds
+of imports, so the module is imported by the first trace and by nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ntxent.torch._transforms import PairLogsumexp
+
+
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def apply(*inputs: Any) -> Any:
+    """See `PairLogsumexp`."""
+    return PairLogsumexp.apply(*inputs)
