@@ -73,9 +73,8 @@ def nt_xent(
               {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time, forward and
-    backward: at most 4 n^2 d flops for "tiled", 6 for "triton". For one image and two views the
-    loss is exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
+    flops for "tiled", 6 for "triton", in all. For one image and two views the loss is exactly 0.
 
     The gradients of a mean or a sum are computed with it, so evaluate without them under `no_grad`.
     Every derivative, `torch.func`, `torch.compile`, `torch.export` and `torch.autocast` are served,
@@ -171,8 +170,9 @@ def sup_con(
               {\sum_{k \ne i} \exp(z_i \cdot z_k / \tau)}
 
     where the positives enter through the sum of each class, O(n d), and a row with one positive
-    alone has the loss of NT-Xent, however small. Time, forward and backward: at most 4 n^2 d flops
-    for "tiled", 6 for "triton". There is no `base_temperature`: docs/which-loss.md has the line.
+    alone has the loss of NT-Xent, however small. Time, both passes: at most 4 n^2 d flops for
+    "tiled", 6 for "triton". There is no `base_temperature`: docs/which-loss.md has the line for
+    implementations that have one.
 
     Two runs on one machine give the same bits. Compiled, or a tensor on a GPU: docs/pytorch.md.
 
@@ -265,8 +265,7 @@ def info_nce(
 
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
     log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops for
-    "tiled" in one direction or both, 10 or 12 for "triton". For one pair without negatives
-    the loss is exactly 0.
+    "tiled", 10 or 12 for "triton". For one pair without negatives the loss is exactly 0.
 
     Two runs on one machine give the same bits. Compiled, or a tensor on a GPU: docs/pytorch.md.
 
