@@ -17,7 +17,7 @@ from _tolerances import (
     relative_error,
     tolerance,
 )
-from ntxent import reference
+from ntxent import _range, reference
 
 
 def loss_and_gradients(
@@ -213,3 +213,26 @@ def test_antipodal_positives_at_a_small_temperature(backend: Any, implementation
     assert_within(
         relative_error(exact, 200 + np.log(6)), tolerance("float32", "loss", 0.005), "loss"
     )
+
+
+@pytest.mark.parametrize("upstream", [1e-25, 1e8])
+def test_an_upstream_at_the_edge_of_the_range(backend: Any, upstream: float) -> None:
+    """A scaled loss has its gradient scaled: a row opposite to all others, where tau just fits."""
+    first, second = np.eye(2, 5, dtype=np.float32), -np.ones((2, 1)) @ np.eye(1, 5)
+    first[1] = -first[0] + np.float32(1e-3) * first[1]
+    temperature = 1 / (_range.ROOM[4] - np.log(4) - 0.01)
+
+    def gradients(factor: float) -> Any:
+        def fn(*views: Any) -> Any:
+            rows = backend.module.nt_xent(*views, temperature=temperature, reduction="none")
+            return backend.total(rows, backend.from_numpy(np.full(4, factor), "float32"))
+
+        return backend.value_and_grad(
+            fn, [backend.from_numpy(x, "float32") for x in (first, second)]
+        )[1]
+
+    for got, expected in zip(gradients(upstream), gradients(1.0), strict=True):
+        assert np.isfinite(got).all()
+        # as in the table: relative to the terms, which cancel where rows are opposite
+        error = np.abs(got / np.float64(upstream) - expected).max() * temperature
+        assert_within(error, tolerance("float32", "gradient", temperature), "gradient")

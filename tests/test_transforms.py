@@ -120,6 +120,19 @@ def test_a_compiled_batch_of_many_tiles(monkeypatch: Any) -> None:
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
 
 
+def test_compiled_sums_of_classes_give_the_same_bits() -> None:
+    """Inductor would add them with atomics, in the order in which threads arrive."""
+    from ntxent.torch import sup_con
+
+    x = torch.randn(4096, 64, requires_grad=True)
+    labels = torch.arange(4096) % 3
+    compiled = torch.compile(sup_con, fullgraph=True)
+    losses = [compiled(x, labels) for _ in range(4)]
+    grads = [torch.autograd.grad(loss, x)[0] for loss in losses]
+    assert all(torch.equal(losses[0], other) for other in losses)
+    assert all(torch.equal(grads[0], other) for other in grads)
+
+
 @pytest.mark.parametrize("learn", [False, True])
 def test_a_compiled_module_and_a_training_step(learn: bool) -> None:
     from ntxent.torch import NTXentLoss

@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from ntxent.torch import NTXentLoss, info_nce, nt_xent
+from ntxent.torch import NTXentLoss, info_nce, nt_xent, sup_con
 
 IMPLEMENTATIONS = ("dense", "tiled", "triton")
 PAGE = Path(__file__).parents[1] / "docs" / "pytorch.md"
@@ -41,13 +41,14 @@ def points(dtype: torch.dtype, device: str = "cpu") -> tuple[Any, Any]:
 
 
 def loss_of(implementation: str, y: Any) -> Loss:
-    """A loss that goes through all of the hot operation: rows, columns, a learned temperature."""
+    """The family: rows and columns of the hot operation, sums of classes, a learned temperature."""
+    labels = torch.arange(ROWS, device=y.device) // 2 % 2
 
     def loss(x: Any) -> Any:
         temperature = 0.4 + 0.1 * x.mean().tanh()
         options = {"temperature": temperature, "implementation": implementation}
         both = info_nce(x, y, y.flip(0), symmetric=True, **options)
-        return both + nt_xent(x, y, **options)
+        return both + nt_xent(x, y, **options) + sup_con(x, labels, **options)
 
     return loss
 

@@ -90,6 +90,8 @@ def one_by_one(operator: Any, info: Any, in_dims: Any, *inputs: Any) -> Any:
         operator(*(x if dim is None else x.select(dim, index) for x, dim in both))
         for index in range(info.batch_size)
     ]
+    if isinstance(found[0], Tensor):
+        return torch.stack(found), 0
     outputs = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
     return outputs, (0,) * len(outputs)
 

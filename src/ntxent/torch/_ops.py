@@ -14,6 +14,7 @@ from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
 from ntxent.torch import _transforms
+from ntxent.torch._class_sums import class_sums
 from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
 from ntxent.torch._pair_logsumexp import pair_logsumexp
 
@@ -29,6 +30,7 @@ class TorchOps(TapeOps):
     INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
     IMPLEMENTATIONS = IMPLEMENTATIONS
     pair_logsumexp = staticmethod(pair_logsumexp)
+    class_sums = staticmethod(class_sums)
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, Tensor) and value.layout == torch.strided
@@ -81,12 +83,6 @@ class TorchOps(TapeOps):
     def classes(self, labels: Tensor) -> Classes:
         labels = labels.long()
         return classes(torch, labels, labels.sort().values, Tensor.double)
-
-    def class_sums(self, rows: Tensor, groups: Tensor) -> Tensor:
-        zeros = torch.zeros_like(rows)
-        if rows.is_cuda:  # where index_add takes any order: not the same bits twice
-            return zeros.index_put((groups,), rows, accumulate=True)[groups]
-        return zeros.index_add(0, groups, rows)[groups]
 
     def logsumexp(self, scores: Tensor) -> Tensor:
         return scores.logsumexp(1)

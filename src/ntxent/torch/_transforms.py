@@ -66,7 +66,7 @@ def pair_logsumexp(
     if torch.compiler.is_compiling():
         from ntxent.torch import _one_node
 
-        value: Tensor = _one_node.apply(*inputs)[0]
+        value: Tensor = _one_node.pair_logsumexp(*inputs)[0]
     else:
         value = PairLogsumexp.apply(*inputs)[0]
     return value
