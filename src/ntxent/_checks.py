@@ -218,6 +218,14 @@ def check_choices(
         refuse_choice("implementation", implementation, kind.IMPLEMENTATIONS)
 
 
+def check_switches(**switches: Any) -> None:
+    """Each True or False, NumPy's or Python's."""
+    for name, value in switches.items():
+        if type(value).__name__ not in {"bool", "bool_"}:
+            msg = f"{name} must be True or False; got {type(value).__name__} {value!r}."
+            raise TypeError(msg)
+
+
 def refuse_choice(name: str, value: Any, allowed: Sequence[str]) -> NoReturn:
     """Say which strings are allowed."""
     listed = ", ".join(f'"{choice}"' for choice in allowed)

@@ -18,11 +18,18 @@ class Classes(NamedTuple):
     anchors: Array  # 1 for a row with a positive, 0 for one without
 
 
-def classes(xp: Any, labels: Array, ordered: Array, number: Callable[[Array], Array]) -> Classes:
+def classes(
+    xp: Any,
+    labels: Array,
+    ordered: Array,
+    number: Callable[[Array], Array],
+    index: Array | None = None,
+) -> Classes:
     """Integer labels are compared as integers; `number` makes floats of integers.
 
-    Sorted labels say how many are equal, by two searches: shapes are known beforehand, which
-    compilers ask for, and `unique` can't promise.
+    `ordered` are the labels of all rows, sorted, of other processes' too; then `index` are numbers
+    that no other row has. Sorted labels say how many are equal, by two searches: shapes are known
+    beforehand, which compilers ask for, and `unique` can't promise.
 
     Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: where no two
     labels are alike it would make 0 of 0 / 0, and the loss a number.
@@ -30,7 +37,8 @@ def classes(xp: Any, labels: Array, ordered: Array, number: Callable[[Array], Ar
     first = xp.searchsorted(ordered, labels)
     others = xp.searchsorted(ordered, labels, side="right") - first - 1
     count = number(others)
-    index = xp.cumsum(xp.ones_like(first), 0) - 1
+    if index is None:
+        index = xp.cumsum(xp.ones_like(first), 0) - 1
     return Classes(
         groups=first,
         others=count,

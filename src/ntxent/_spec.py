@@ -17,6 +17,7 @@ from ntxent._checks import (
     check_ids,
     check_negatives,
     check_rows,
+    check_switches,
     check_temperature,
     size,
 )
@@ -30,10 +31,12 @@ def check_nt_xent(
     temperature: Any,
     ids: Any,
     denominator: str,
+    normalize: bool,
     reduction: str,
     implementation: str | None,
+    alone: bool = True,
 ) -> None:
-    """Refuse what `nt_xent` can't give a right number for."""
+    """Refuse what `nt_xent` can't give a right number for; not alone, others have more rows."""
     if len(views) < 2:
         msg = (
             f"expected at least two views, each an array of shape (N, d); got {len(views)}. "
@@ -44,10 +47,11 @@ def check_nt_xent(
     check_alike(kind, dict(zip(names, views, strict=True)), "all views", "image")
     check_temperature(kind, temperature, views[0])
     check_choices(kind, denominator, reduction, implementation)
+    check_switches(normalize=normalize)
     rows = size(views[0])
     if ids is not None:
         check_ids(kind, "ids", ids, views[0], rows, "one for each image (not for each view)")
-    if denominator == "negatives":
+    if denominator == "negatives" and alone:
         if rows == 1:
             raise ValueError(NO_NEGATIVES.format("N = 1"))
         known = None if ids is None else kind.known(ids)
@@ -66,15 +70,18 @@ def check_sup_con(
     z: Any,
     labels: Any,
     temperature: Any,
+    normalize: bool,
     reduction: str,
     implementation: str | None,
+    alone: bool = True,
 ) -> None:
-    """Refuse what `sup_con` can't give a right number for."""
+    """Refuse what `sup_con` can't give a right number for; not alone, others have more labels."""
     check_rows(kind, "z", z)
     check_temperature(kind, temperature, z)
     check_choices(kind, DENOMINATORS[0], reduction, implementation)
+    check_switches(normalize=normalize)
     check_ids(kind, "labels", labels, z, size(z), "one for each row of z")
-    known = kind.known(labels)
+    known = kind.known(labels) if alone else None
     if known is not None and len(set(known)) == len(known):
         msg = (
             f"sup_con needs a label that at least two rows have; got {len(known)} labels, no two "
@@ -91,13 +98,18 @@ def check_info_nce(
     negatives: Any,
     temperature: Any,
     ids: Any,
+    symmetric: bool,
+    normalize: bool,
     reduction: str,
     implementation: str | None,
+    alone: bool = True,
 ) -> None:
     """Refuse what `info_nce` can't give a right number for."""
     check_alike(kind, {"query": query, "key": key}, "query and key", "pair")
     check_temperature(kind, temperature, query)
+    del alone  # nothing depends on it here
     check_choices(kind, DENOMINATORS[0], reduction, implementation)
+    check_switches(symmetric=symmetric, normalize=normalize)
     pairs, words = size(query), "one for each pair"
     if negatives is not None:
         check_negatives(kind, negatives, query)

@@ -24,7 +24,7 @@ def is_array(value: Any) -> bool:
 
 
 class TapeOps:
-    """`_formula.Ops` without the hot operation, over numpy or torch."""
+    """`_protocol.Ops` without the hot operation, over numpy or torch."""
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -190,24 +190,24 @@ class TapeOps:
         """The dot product of each row of `a` with the same row of `b`, summed in float64."""
         raise NotImplementedError
 
-    def _positive_means(self, rows: Array, classes: Classes) -> Ruled:
-        def pullback(residuals: Any, g: Array) -> tuple[Array, None]:
+    def _positive_means(self, rows: Array, classes: Classes, across: Any) -> Ruled:
+        def pullback(residuals: Any, g: Array) -> tuple[Array, None, None]:
             groups, divisor = residuals
             share = self.cast(g, self.xp.float64) / divisor
-            return self.cast(self.class_sums(share, groups) - share, dtype), None
+            return self.cast(self.class_sums(share, groups, across) - share, dtype), None, None
 
         dtype, groups = rows.dtype, classes.groups
         divisor = self.column(self.xp.where(classes.others == 0, 1.0, classes.others))
         wide = self.cast(rows, self.xp.float64)
-        means = self.cast((self.class_sums(wide, groups) - wide) / divisor, dtype)
+        means = self.cast((self.class_sums(wide, groups, across) - wide) / divisor, dtype)
         return means, (groups, divisor), pullback
 
-    def class_sums(self, rows: Array, groups: Array) -> Array:
+    def class_sums(self, rows: Array, groups: Array, across: Any) -> Array:
         """For each row the sum of all rows of its group, itself among them."""
         raise NotImplementedError
 
     def own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Array:
-        """See `_formula.Ops`; keys have a gradient if they are traced."""
+        """See `_protocol.Ops`; keys have a gradient if they are traced."""
         by_keys = type(keys) is Traced
         return traceable(partial(self._own_logsumexp, by_keys))(queries, keys, scale)
 

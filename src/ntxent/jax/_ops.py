@@ -18,7 +18,7 @@ from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 
 class JaxOps:
-    """`_formula.Ops` for jax.Array, traced or not."""
+    """`_protocol.Ops` for jax.Array, traced or not."""
 
     BACKEND = "jax"
     ARRAY_NAME = "jax.Array"
@@ -53,6 +53,7 @@ class JaxOps:
         arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
+        across: Any = None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
         return loss(arrays, temperature, implementation or self.choose(None))
@@ -103,10 +104,11 @@ class JaxOps:
     def one_id(self, rows: Array, value: int) -> Array:
         return jnp.full(len(rows), value)
 
-    def classes(self, labels: Array) -> Classes:
+    def classes(self, labels: Array, across: Any) -> Classes:
+        del across
         return classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
 
-    def positive_means(self, rows: Array, classes: Classes) -> Array:
+    def positive_means(self, rows: Array, classes: Classes, across: Any) -> Array:
         """In heads and tails, so that a row can be taken off the sum: off by 2^-35 of the largest.
 
         In float32 alone it would be 2^-24, which for one long row among short ones is too much.

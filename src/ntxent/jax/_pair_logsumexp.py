@@ -31,8 +31,9 @@ def pair_logsumexp(
     unit: bool,
     columns: bool = False,
     implementation: str | None = None,
+    across: Any = None,
 ) -> Array:
-    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    """See `ntxent._protocol.Ops.pair_logsumexp`."""
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     others = queries if keys is None else keys
     left = as_ids(query_ids, queries)

@@ -16,7 +16,7 @@ from ntxent.numpy._tiled import Array
 
 
 class NumpyOps(TapeOps):
-    """`_formula.Ops` for arrays."""
+    """`_protocol.Ops` for arrays."""
 
     BACKEND = "numpy"
     ARRAY_NAME = "numpy.ndarray"
@@ -56,10 +56,12 @@ class NumpyOps(TapeOps):
         found: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)
         return found
 
-    def classes(self, labels: Array) -> Classes:
+    def classes(self, labels: Array, across: Any) -> Classes:
+        del across
         return classes(np, labels, np.sort(labels), np.float64)
 
-    def class_sums(self, rows: Array, groups: Array) -> Array:
+    def class_sums(self, rows: Array, groups: Array, across: Any) -> Array:
+        del across
         # A group's number is where it begins among the sorted rows: `classes` found it so.
         begins, place = np.unique(groups, return_inverse=True)
         sums: Array = np.add.reduceat(rows[np.argsort(groups, kind="stable")], begins)
@@ -102,8 +104,10 @@ class NumpyOps(TapeOps):
         arrays: Sequence[Any],
         temperature: Any,
         implementation: str | None,
+        across: Any = None,
     ) -> Any:
         """The loss; `value_and_grad` passes traced arrays and differentiates."""
+        del across  # NumPy is one process
         # NaN and infinity show in the loss; 1/0 and log 0 are meant.
         with np.errstate(all="ignore"):
             return loss(arrays, temperature, implementation)

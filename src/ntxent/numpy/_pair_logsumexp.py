@@ -26,8 +26,10 @@ def pair_logsumexp(
     unit: bool,
     columns: bool = False,
     implementation: str | None = None,
+    across: Any = None,
 ) -> Any:
-    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    """See `ntxent._protocol.Ops.pair_logsumexp`."""
+    del across
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     rule = _dense_rule if implementation == "dense" else _tiled_rule
     inputs = (queries, keys, scale)

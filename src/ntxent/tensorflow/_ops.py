@@ -19,7 +19,7 @@ Tensor = Any
 
 
 class TensorflowOps:
-    """`_formula.Ops` for tensors, eager or symbolic."""
+    """`_protocol.Ops` for tensors, eager or symbolic."""
 
     BACKEND = "tensorflow"
     ARRAY_NAME = "tensorflow.Tensor"
@@ -55,6 +55,7 @@ class TensorflowOps:
         arrays: Sequence[Tensor],
         temperature: Any,
         implementation: str | None,
+        across: Any = None,
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
         return loss(arrays, temperature, implementation or self.choose(None))
@@ -100,7 +101,8 @@ class TensorflowOps:
     def one_id(self, rows: Tensor, value: int) -> Tensor:
         return tf.fill((_tiled.count(rows),), value)
 
-    def classes(self, labels: Tensor) -> Classes:
+    def classes(self, labels: Tensor, across: Any) -> Classes:
+        del across
         labels = tf.cast(labels, tf.int64)
         return classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
 
@@ -110,7 +112,7 @@ class TensorflowOps:
     def pair_logsumexp(self, *args: Any, **kwargs: Any) -> Tensor:
         return tf.cast(pair_logsumexp(*args, **kwargs), tf.float64)
 
-    def positive_means(self, rows: Tensor, classes: Classes) -> Tensor:
+    def positive_means(self, rows: Tensor, classes: Classes, across: Any) -> Tensor:
         wide = tf.cast(rows, tf.float64)
         sums = tf.math.unsorted_segment_sum(wide, classes.groups, _tiled.count(rows))
         divisor = tf.maximum(classes.others, 1)

@@ -29,8 +29,9 @@ def pair_logsumexp(
     unit: bool,
     columns: bool = False,
     implementation: str | None = None,
+    across: Any = None,
 ) -> Tensor:
-    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    """See `ntxent._protocol.Ops.pair_logsumexp`."""
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)

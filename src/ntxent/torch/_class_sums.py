@@ -12,7 +12,7 @@ from ntxent.torch import _transforms
 from ntxent.torch._operators import one_by_one
 
 
-def class_sums(rows: Tensor, groups: Tensor) -> Tensor:
+def class_sums(rows: Tensor, groups: Tensor, across: Any) -> Tensor:
     """The sums, in the same order at every run; groups are 0 ... n-1."""
     if torch.compiler.is_compiling() and not _transforms.forward_mode():
         from ntxent.torch import _one_node

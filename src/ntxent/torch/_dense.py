@@ -18,7 +18,7 @@ def dense(
     key_ids: Tensor | int | None,
     columns: bool,
 ) -> Tensor:
-    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    """See `ntxent._protocol.Ops.pair_logsumexp`."""
     keys = queries if keys is None else keys
     key_ids = query_ids if key_ids is None else key_ids
     same = as_ids(query_ids, queries)[:, None] == as_ids(key_ids, keys)

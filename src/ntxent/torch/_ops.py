@@ -22,7 +22,7 @@ Loss = Callable[[Sequence[Any], Any, Any], Any]
 
 
 class TorchOps(TapeOps):
-    """`_formula.Ops` for tensors."""
+    """`_protocol.Ops` for tensors."""
 
     BACKEND = "torch"
     ARRAY_NAME = "torch.Tensor"
@@ -80,7 +80,7 @@ class TorchOps(TapeOps):
     def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(1, dtype=torch.float64)
 
-    def classes(self, labels: Tensor) -> Classes:
+    def classes(self, labels: Tensor, across: Any) -> Classes:
         labels = labels.long()
         return classes(torch, labels, labels.sort().values, Tensor.double)
 
@@ -112,7 +112,12 @@ class TorchOps(TapeOps):
         return [f"cpu ({torch.get_num_threads()} threads)", *found]
 
     def evaluate(
-        self, loss: Loss, arrays: Sequence[Tensor], temperature: Any, implementation: str | None
+        self,
+        loss: Loss,
+        arrays: Sequence[Tensor],
+        temperature: Any,
+        implementation: str | None,
+        across: Any = None,
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
         kind = arrays[0].device.type

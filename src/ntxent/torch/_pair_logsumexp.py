@@ -31,8 +31,9 @@ def pair_logsumexp(
     unit: bool,
     columns: bool = False,
     implementation: Choice | str | None = None,
+    across: Any = None,
 ) -> Any:
-    """See `ntxent._formula.Ops.pair_logsumexp`."""
+    """See `ntxent._protocol.Ops.pair_logsumexp`."""
     choice = implementation if isinstance(implementation, Choice) else Choice(implementation)
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     if choice.name == "dense":

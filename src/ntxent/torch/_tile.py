@@ -23,7 +23,7 @@ from ntxent.torch._exclusion import Ids
 
 
 class Pairs(NamedTuple):
-    """What every implementation is given; see `ntxent._formula.Ops.pair_logsumexp`."""
+    """What every implementation is given; see `ntxent._protocol.Ops.pair_logsumexp`."""
 
     queries: Tensor
     keys: Tensor | None  # None: the queries themselves

@@ -51,7 +51,7 @@ def pair_logsumexp(
     columns: bool,
     choice: Choice,
 ) -> Tensor:
-    """See `ntxent._formula.Ops.pair_logsumexp`; differentiable in every way."""
+    """See `ntxent._protocol.Ops.pair_logsumexp`; differentiable in every way."""
     query_ids, key_ids = ids
     if forward_mode():
         if choice.name == "triton" and not torch.compiler.is_compiling():
