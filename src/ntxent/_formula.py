@@ -51,13 +51,18 @@ def nt_xent(
     across = checked(across, _spec.check_nt_xent, (ops, views, temperature, ids, *options))
     images = ops.count(views[0])
     if ids is None and across is not None:
-        ids = across.index(views[0])
+        ids = across.row_ids(views[0])
     row_ids = images if ids is None else ops.repeat(ids, len(views))
+    hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
 
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
+        how: dict[str, Any] = {
+            "unit": normalize,
+            "implementation": implementation,
+            "across": across,
+        }
         lse = ops.pair_logsumexp(z, None, scale, row_ids, None, **how)
         shifts = [images * view for view in range(1, len(views))]
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
@@ -102,11 +107,16 @@ def sup_con(
     across = checked(across, _spec.check_sup_con, (ops, z, labels, temperature, *options))
     classes = ops.classes(labels, across)
     anchors = classes.anchors
+    hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
+        how: dict[str, Any] = {
+            "unit": normalize,
+            "implementation": implementation,
+            "across": across,
+        }
         lse = ops.pair_logsumexp(z, None, scale, classes.ids, None, **how)
         positives = ops.positive_means(z, classes, across)
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
@@ -143,13 +153,18 @@ def info_nce(
         ids = ops.repeat(ids, 1)
     pair_ids = pairs if ids is None else ids[:pairs]
     if ids is None and across is not None:
-        pair_ids = across.index(query)
+        pair_ids = across.row_ids(query)
+    spread: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
         scale = ops.inverse(temperature, query)
-        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
-        hot = partial(ops.pair_logsumexp, **how)
+        how: dict[str, Any] = {
+            "unit": normalize,
+            "implementation": implementation,
+            "across": across,
+        }
+        hot: Callable[..., Array] = partial(ops.pair_logsumexp, **how)
         lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
         directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
         for rows in more:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ntxent import _checks
 from ntxent._classes import Classes
@@ -18,12 +18,14 @@ class Across(Protocol):
     mean over processes of gradients is that of the mean of losses.
     """
 
-    processes: Any
+    @property
+    def processes(self) -> Any:
+        """How many there are."""
 
-    def checked(self, check: Callable[..., None], arguments: Sequence[Any]) -> Across:
+    def checked(self, check: Callable[..., None], arguments: Sequence[Any]) -> Self:
         """Run a check; what one process refuses, all refuse."""
 
-    def index(self, rows: Array) -> Array:
+    def row_ids(self, rows: Array) -> Array:
         """A number for each row that no other row of any process has."""
 
     def mean(self, value: Any) -> Any:

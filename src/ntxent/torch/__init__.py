@@ -10,7 +10,9 @@ except ImportError as error:
     msg = "torch"
     raise missing_framework(msg, "PyTorch") from error
 
-from ntxent.torch._losses import info_nce, nt_xent, sup_con
+from ntxent.torch._info_nce import info_nce
 from ntxent.torch._modules import InfoNCELoss, NTXentLoss, SupConLoss
+from ntxent.torch._nt_xent import nt_xent
+from ntxent.torch._sup_con import sup_con
 
 __all__ = ["InfoNCELoss", "NTXentLoss", "SupConLoss", "info_nce", "nt_xent", "sup_con"]

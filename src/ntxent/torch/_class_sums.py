@@ -10,33 +10,63 @@ from torch import Tensor
 
 from ntxent.torch import _transforms
 from ntxent.torch._operators import one_by_one
+from ntxent.torch._processes import ALONE, Processes
 
 
-def class_sums(rows: Tensor, groups: Tensor, across: Any) -> Tensor:
-    """The sums, in the same order at every run; groups are 0 ... n-1."""
-    if torch.compiler.is_compiling() and not _transforms.forward_mode():
+def class_sums(rows: Tensor, groups: Tensor, across: Processes | None) -> Tensor:
+    """The sums, in the same order at every run; rows with equal `groups` are one group."""
+    if across is None and (_transforms.forward_mode() or not torch.compiler.is_compiling()):
+        return in_order(rows, groups)
+    inputs = rows, groups, *(across or ALONE)
+    if torch.compiler.is_compiling():
         from ntxent.torch import _one_node
 
-        found: Tensor = _one_node.class_sums(rows, groups)
-        return found
-    return in_order(rows, groups)
+        found: Tensor = _one_node.class_sums(*inputs)
+    else:
+        found = ClassSums.apply(*inputs)
+    return found
 
 
 def in_order(rows: Tensor, groups: Tensor) -> Tensor:
-    """By PyTorch's own operations, where they don't add in the order in which threads arrive."""
-    zeros = torch.zeros_like(rows)
+    """The same for groups that are numbered 0 ... n-1."""
+    return table(rows, groups, rows.shape[0])[groups]
+
+
+def table(rows: Tensor, groups: Tensor, count: int) -> Tensor:
+    """The sum of each group, by what doesn't add in the order in which threads arrive."""
+    zeros = rows.new_zeros(count, rows.shape[1])
     if rows.is_cuda:  # where index_add takes any order
-        return zeros.index_put((groups,), rows, accumulate=True)[groups]
-    return zeros.index_add(0, groups, rows)[groups]
+        return zeros.index_put((groups,), rows, accumulate=True)
+    return zeros.index_add(0, groups, rows)
 
 
 # Inductor would make atomic additions of both, in any order, on a CPU of several threads too: it is
 # given one operator to call.
-operator = torch.library.custom_op("ntxent::class_sums", in_order, mutates_args=())
+@torch.library.custom_op("ntxent::class_sums", mutates_args=())
+def operator(
+    rows: Tensor,
+    groups: Tensor,
+    group: str,
+    exchange: str | None,
+    processes: int,
+    rank: int,
+    even: bool,
+) -> Tensor:
+    """The same, over the rows of all processes if there is a process group."""
+    if not group:
+        return in_order(rows, groups)
+    total = torch.zeros_like(rows)
+    across = Processes(group, exchange, processes, rank, even)
+    for _, (others, their_groups) in across.shards(rows, groups):
+        there, place = their_groups.unique(return_inverse=True)
+        sums = table(others, place, len(there))
+        where = torch.searchsorted(there, groups).clamp(max=len(there) - 1)
+        total += sums[where].masked_fill((there[where] != groups).unsqueeze(1), 0)
+    return total
 
 
 @operator.register_fake
-def _(rows: Any, groups: Any) -> Tensor:
+def _(rows: Any, *groups: Any) -> Tensor:
     del groups
     return torch.empty_like(rows)
 
@@ -50,15 +80,17 @@ class ClassSums(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rows: Tensor, groups: Tensor) -> Any:
-        return operator(rows, groups)
+    def forward(*inputs: Any) -> Any:
+        return operator(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         del output
-        ctx.save_for_backward(inputs[1])
+        _, groups, *ctx.across = inputs
+        ctx.save_for_backward(groups)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (groups,) = ctx.saved_tensors
-        return ClassSums.apply(upstream[0], groups), None
+        grad = ClassSums.apply(upstream[0], groups, *ctx.across)
+        return grad, *(None,) * (1 + len(ctx.across))

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from ntxent import _checks
 from ntxent._spec import TEMPERATURE
-from ntxent.torch._losses import info_nce, nt_xent, sup_con
+from ntxent.torch._info_nce import info_nce
+from ntxent.torch._nt_xent import nt_xent
 from ntxent.torch._ops import OPS
+from ntxent.torch._sup_con import sup_con
 
 
 class Loss(torch.nn.Module):
@@ -44,7 +47,8 @@ class Loss(torch.nn.Module):
         shown = f"{temperature:.4g}"
         if isinstance(temperature, Tensor):
             shown = f"{temperature.item():.4g} (learned)"
-        given = {name: x for name, x in self.options.items() if name != "implementation"}
+        unsaid = ("implementation", "group", "exchange")
+        given = {name: x for name, x in self.options.items() if name not in unsaid}
         return ", ".join([f"temperature={shown}", *(f"{name}={x!r}" for name, x in given.items())])
 
 
@@ -58,7 +62,7 @@ class NTXentLoss(Loss):
     learn_temperature : bool, default False
         Register `log_temperature` as a parameter: its exponential, always positive, is the
         temperature. It is saved in the state dict. Without it the module owns no parameter.
-    denominator, normalize, reduction, implementation
+    denominator, normalize, reduction, implementation, group, exchange
         As in `nt_xent`.
 
     Raises
@@ -92,12 +96,16 @@ class NTXentLoss(Loss):
         normalize: bool = True,
         reduction: str = "mean",
         implementation: str | None = None,
+        group: ProcessGroup | bool | None = None,
+        exchange: str | None = None,
     ) -> None:
         options = {
             "denominator": denominator,
             "normalize": normalize,
             "reduction": reduction,
             "implementation": implementation,
+            "group": group,
+            "exchange": exchange,
         }
         super().__init__(temperature, learn_temperature, options)
 
@@ -113,7 +121,7 @@ class SupConLoss(Loss):
     ----------
     temperature, learn_temperature
         As in `NTXentLoss`.
-    normalize, reduction, implementation
+    normalize, reduction, implementation, group, exchange
         As in `sup_con`.
 
     Raises
@@ -143,11 +151,15 @@ class SupConLoss(Loss):
         normalize: bool = True,
         reduction: str = "mean",
         implementation: str | None = None,
+        group: ProcessGroup | bool | None = None,
+        exchange: str | None = None,
     ) -> None:
         options = {
             "normalize": normalize,
             "reduction": reduction,
             "implementation": implementation,
+            "group": group,
+            "exchange": exchange,
         }
         super().__init__(temperature, learn_temperature, options)
 
@@ -163,7 +175,7 @@ class InfoNCELoss(Loss):
     ----------
     temperature, learn_temperature
         As in `NTXentLoss`; CLIP learns it, from 0.07.
-    symmetric, normalize, reduction, implementation
+    symmetric, normalize, reduction, implementation, group, exchange
         As in `info_nce`.
 
     Raises
@@ -193,12 +205,16 @@ class InfoNCELoss(Loss):
         normalize: bool = True,
         reduction: str = "mean",
         implementation: str | None = None,
+        group: ProcessGroup | bool | None = None,
+        exchange: str | None = None,
     ) -> None:
         options = {
             "symmetric": symmetric,
             "normalize": normalize,
             "reduction": reduction,
             "implementation": implementation,
+            "group": group,
+            "exchange": exchange,
         }
         super().__init__(temperature, learn_temperature, options)
 

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntxent._classes import Classes, classes
 from ntxent._pairs import sides
+from ntxent.torch import _shards
 from ntxent.torch._implementations import serving
+from ntxent.torch._processes import Processes
 from ntxent.torch._tile import Pairs, joined
 
 
@@ -29,13 +32,22 @@ def pair_logsumexp(
     columns: bool,
     implementation: str | None,
     product: torch.dtype | None,
+    group: str,
+    exchange: str | None,
+    processes: int,
+    rank: int,
+    even: bool,
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exps, and what the backward pass divides exponentials by: rows, then columns.
 
-    Without ids the period stands for them.
+    Without ids the period stands for them; with a group, rows are over the keys of all processes.
     """
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
-    found_row, found_column, _ = serving(pairs, implementation).forward(pairs, keep=False)
+    if group:
+        across = Processes(group, exchange, processes, rank, even)
+        found_row, found_column = _shards.forward(pairs, across, implementation)
+    else:
+        found_row, found_column, _ = serving(pairs, implementation).forward(pairs, keep=False)
     value, (row, column) = joined(found_row, found_column)
     divisor = row if column is None else torch.cat((row, column))
     # Operators may not return one memory twice: shifted, the divisor is the value.
@@ -44,7 +56,7 @@ def pair_logsumexp(
 
 @pair_logsumexp.register_fake
 def _(queries: Any, keys: Any, *options: Any) -> tuple[Tensor, Tensor]:
-    *_, columns, _, _ = options
+    _, _, _, _, _, columns, *_ = options
     rows = queries.shape[0]
     if columns:
         rows = rows + (queries if keys is None else keys).shape[0]
@@ -63,6 +75,11 @@ def pair_gradients(
     columns: bool,
     implementation: str | None,
     product: torch.dtype | None,
+    group: str,
+    exchange: str | None,
+    processes: int,
+    rank: int,
+    even: bool,
     divisor: Tensor,
     upstream: Tensor,
     by_keys: bool,
@@ -72,7 +89,12 @@ def pair_gradients(
     rows = queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)
     with torch.autocast(queries.device.type, enabled=False):  # as in the eager path's backward
-        by_query, by_key = serving(pairs, implementation).backward(pairs, row, column, (), by_keys)
+        if group:
+            across = Processes(group, exchange, processes, rank, even)
+            by_query, by_key = _shards.backward(pairs, row, column, across, implementation, by_keys)
+        else:
+            implemented = serving(pairs, implementation)
+            by_query, by_key = implemented.backward(pairs, row, column, (), by_keys)
     return by_query, queries.new_empty(0, queries.shape[1]) if by_key is None else by_key
 
 
@@ -81,6 +103,41 @@ def _(queries: Any, keys: Any, *options: Any) -> tuple[Tensor, Tensor]:
     *_, by_keys = options
     by_key = torch.empty_like(keys) if by_keys else queries.new_empty(0, queries.shape[1])
     return torch.empty_like(queries), by_key
+
+
+@torch.library.custom_op("ntxent::process_mean", mutates_args=())
+def process_mean(
+    value: Tensor, group: str, exchange: str | None, processes: int, rank: int, even: bool
+) -> Tensor:
+    """The mean over the processes of a 0-d tensor."""
+    told = Processes(group, exchange, processes, rank, even).all_gathered(value.reshape(1))
+    return told.mean().to(value.device)
+
+
+@process_mean.register_fake
+def _(value: Any, *across: Any) -> Tensor:
+    del across
+    return torch.empty_like(value)
+
+
+@torch.library.custom_op("ntxent::process_classes", mutates_args=())
+def process_classes(
+    labels: Tensor, group: str, exchange: str | None, processes: int, rank: int, even: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The `Classes` of own labels among those of all processes."""
+    del exchange  # a number a row is gathered
+    across = Processes(group, "gather", processes, rank, even)
+    everyone = torch.cat([shard for _, (shard,) in across.shards(labels)])
+    ordered = everyone.sort().values
+    return classes(torch, labels, ordered, Tensor.double, across.row_ids(labels))
+
+
+@process_classes.register_fake
+def _(labels: Any, *across: Any) -> Any:
+    del across
+    number = torch.empty_like(labels)
+    kinds = {"others": torch.float64, "within": torch.bool, "anchors": torch.float64}
+    return tuple(number.new_empty(number.shape, dtype=kinds.get(x)) for x in Classes._fields)
 
 
 def one_by_one(operator: Any, info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -96,7 +153,7 @@ def one_by_one(operator: Any, info: Any, in_dims: Any, *inputs: Any) -> Any:
     return outputs, (0,) * len(outputs)
 
 
-for operator in (pair_logsumexp, pair_gradients):
+for operator in (pair_logsumexp, pair_gradients, process_mean, process_classes):
     operator.register_vmap(partial(one_by_one, operator))
 
 

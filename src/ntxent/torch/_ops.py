@@ -13,7 +13,7 @@ from torch import Tensor
 from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
-from ntxent.torch import _transforms
+from ntxent.torch import _operators, _transforms
 from ntxent.torch._class_sums import class_sums
 from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
 from ntxent.torch._pair_logsumexp import pair_logsumexp
@@ -82,6 +82,8 @@ class TorchOps(TapeOps):
 
     def classes(self, labels: Tensor, across: Any) -> Classes:
         labels = labels.long()
+        if across is not None:
+            return Classes(*_operators.process_classes(labels, *across))
         return classes(torch, labels, labels.sort().values, Tensor.double)
 
     def logsumexp(self, scores: Tensor) -> Tensor:
@@ -122,16 +124,21 @@ class TorchOps(TapeOps):
         """The loss, differentiable: `dense` by autograd itself, the others on the tape."""
         kind = arrays[0].device.type
         if not torch.is_autocast_enabled(kind):
-            return evaluated(loss, arrays, temperature, Choice(implementation))
+            return evaluated(loss, arrays, temperature, Choice(implementation), across)
         # Sums and losses are float32 all the same; a kernel may lower the product of the scores.
         choice = Choice(implementation, torch.get_autocast_dtype(kind))
         with torch.autocast(kind, enabled=False):
-            return evaluated(loss, arrays, temperature, choice)
+            return evaluated(loss, arrays, temperature, choice, across)
 
 
-def evaluated(loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice) -> Tensor:
-    """By autograd itself, or on the tape."""
-    if choice.name == "dense" or _transforms.active():
+def evaluated(
+    loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice, across: Any
+) -> Tensor:
+    """By autograd itself, or on the tape.
+
+    The tape computes gradients at once, which takes the upstream of other processes to be its own.
+    """
+    if choice.name == "dense" or across is not None or _transforms.active():
         value: Tensor = loss(arrays, temperature, choice)
     else:
         value = _OnTape.apply(loss, choice, torch.is_grad_enabled(), temperature, *arrays)

@@ -8,6 +8,7 @@ one tile is served without the loop (`_matrix.py`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from ntxent._pairs import scale_gradient, sides, two_sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.torch import _transforms
 from ntxent.torch._dense import dense
+from ntxent.torch._dense_across import dense_across
 from ntxent.torch._exclusion import Ids
 from ntxent.torch._implementations import Choice, serving
 from ntxent.torch._tile import Pairs, joined
@@ -37,11 +39,13 @@ def pair_logsumexp(
     choice = implementation if isinstance(implementation, Choice) else Choice(implementation)
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     if choice.name == "dense":
-        return dense(queries, keys, scale, query_ids, key_ids, columns)
+        matrix: Any = dense if across is None else partial(dense_across, across)
+        lse: Tensor = matrix(queries, keys, scale, query_ids, key_ids, columns)
+        return lse
     inputs, ids = (queries, keys, scale), (query_ids, key_ids)
     traced = [x for x in inputs if type(x) is Traced]
-    if not traced and _transforms.active():
-        return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice)
+    if across is not None or (not traced and _transforms.active()):
+        return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice, across)
     rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), choice)
     return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
 

@@ -27,6 +27,7 @@ from ntxent.torch import _operators
 from ntxent.torch._dense import dense, strips
 from ntxent.torch._exclusion import Ids
 from ntxent.torch._implementations import Choice, check_serves
+from ntxent.torch._processes import ALONE, Processes
 
 
 def active() -> bool:
@@ -50,10 +51,13 @@ def pair_logsumexp(
     unit: bool,
     columns: bool,
     choice: Choice,
+    across: Processes | None,
 ) -> Tensor:
     """See `ntxent._protocol.Ops.pair_logsumexp`; differentiable in every way."""
     query_ids, key_ids = ids
     if forward_mode():
+        if across is not None:
+            raise NotImplementedError(NOT_ACROSS.format("forward mode"))
         if choice.name == "triton" and not torch.compiler.is_compiling():
             check_serves(queries)  # which a tracer can't follow
         return strips(queries, keys, scale, query_ids, key_ids, columns)
@@ -62,7 +66,8 @@ def pair_logsumexp(
     period = 0
     if not isinstance(query_ids, Tensor):
         period, query_ids, key_ids = query_ids, None, None
-    inputs = queries, keys, scale, query_ids, key_ids, period, unit, columns, *choice
+    options = period, unit, columns, *choice, *(across or ALONE)
+    inputs = queries, keys, scale, query_ids, key_ids, *options
     if torch.compiler.is_compiling():
         from ntxent.torch import _one_node
 
@@ -70,6 +75,11 @@ def pair_logsumexp(
     else:
         value = PairLogsumexp.apply(*inputs)[0]
     return value
+
+
+NOT_ACROSS = (
+    '{} of a loss across processes isn\'t served by tiles or kernels; use implementation="dense".'
+)
 
 
 class PairLogsumexp(torch.autograd.Function):
@@ -121,7 +131,9 @@ class PairGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, scale, query_ids, key_ids, g = ctx.saved_tensors
-        period, _, columns, *_ = ctx.options
+        period, _, columns, _, _, group, *_ = ctx.options
+        if group:
+            raise NotImplementedError(NOT_ACROSS.format("a second derivative"))
         gradients = gradients_of(dense_value(query_ids, key_ids, period, columns), ctx.by_keys)
         inputs = queries, keys, scale, g
         by_query, by_key, by_scale, by_g = vjp_of(gradients, inputs, upstream)

@@ -1,0 +1,83 @@
+"""What a process tells the others of its call, before they exchange rows.
+
+One message of a fixed size: how many rows, what the call is like, and why it was refused if it was.
+Without it, processes whose calls differ would wait for each other until the group's timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+BYTES = 2048
+
+
+class Card(NamedTuple):
+    """One process's call."""
+
+    sizes: str
+    call: str
+    refusal: str
+
+
+def written(
+    check: Callable[..., None], arguments: Sequence[Any], error: Exception | None
+) -> Tensor:
+    """The card as bytes."""
+    names = check.__code__.co_varnames[1 : len(arguments)]
+    told = dict(zip(names, arguments[1:], strict=True))
+    tensors = [x for value in told.values() for x in flat(value)]
+    card = Card(
+        sizes=" ".join(str(x.shape[0]) for x in tensors if x.dim()),
+        call=", ".join(f"{name}={like(value)}" for name, value in told.items()),
+        refusal="" if error is None else f"{type(error).__name__}: {error}",
+    )
+    text = "\n".join(line.replace("\n", " ")[: BYTES // 3 - 2] for line in card)
+    found = torch.zeros(BYTES, dtype=torch.uint8)
+    encoded = bytearray(text.encode("utf-8", "replace")[:BYTES])
+    found[: len(encoded)] = torch.frombuffer(encoded, dtype=torch.uint8)
+    return found
+
+
+def flat(value: Any) -> list[Tensor]:
+    """The tensors in an argument."""
+    many = value if isinstance(value, (tuple, list)) else [value]
+    return [x for x in many if isinstance(x, Tensor)]
+
+
+def like(value: Any) -> str:
+    """What must be the same everywhere: all but numbers of rows, and what is in tensors."""
+    if isinstance(value, Tensor):
+        shape = ", ".join(["N", *map(str, value.shape[1:])]) if value.dim() else ""
+        return f"{str(value.dtype).removeprefix('torch.')} ({shape})"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(like, value))}]"
+    return repr(value)[:100]
+
+
+def read(cards: Tensor) -> list[Card]:
+    """Those of all processes."""
+    texts = [bytes(x.tolist()).rstrip(b"\0").decode("utf-8", "replace") for x in cards]
+    return [Card(*text.split("\n", 2)) for text in texts]
+
+
+def compared(cards: Sequence[Card]) -> bool:
+    """Whether all have as many rows; refused if a process refused, or calls are unlike."""
+    for number, card in enumerate(cards):
+        if card.refusal:
+            msg = (
+                f"process {number} of {len(cards)} refused its shard, and so all do. "
+                f"It said: {card.refusal}"
+            )
+            raise RuntimeError(msg)
+    for number, card in enumerate(cards):
+        if card.call != cards[0].call:
+            msg = (
+                "all processes must make the same call, with shards that differ in their number of "
+                f"rows alone; got {cards[0].call} on process 0 and {card.call} on process {number}."
+            )
+            raise ValueError(msg)
+    return all(card.sizes == cards[0].sizes for card in cards)

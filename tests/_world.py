@@ -1,0 +1,78 @@
+"""A function in several processes that know each other, as torchrun would start them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+Work = Callable[..., Any]
+
+
+class Failed(AssertionError):
+    """What a process died of."""
+
+
+def world(processes: int, work: Work, *inputs: Any, timeout: float = 60, wait: float = 240) -> Any:
+    """`work(rank, *inputs)` in each process of a gloo group: what each returned.
+
+    An exception in one is raised here, unless it is returned; `timeout` is the group's, `wait` for
+    all of it. Both in seconds.
+    """
+    context = multiprocessing.get_context("spawn")
+    found: Any = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"file://{Path(folder) / 'store'}"
+        started = [
+            context.Process(
+                target=run, args=(rank, processes, place, timeout, found, work, inputs), daemon=True
+            )
+            for rank in range(processes)
+        ]
+        for process in started:
+            process.start()
+        try:
+            results = [found.get(timeout=wait) for _ in started]
+        except queue.Empty:
+            msg = f"a process of {processes} said nothing within {wait} seconds"
+            raise Failed(msg) from None
+        finally:
+            for process in started:
+                process.join(5)
+                process.kill()
+    for rank, value, told in results:
+        if told:
+            msg = f"process {rank} of {processes}: {told}"
+            raise Failed(msg)
+    return [value for _, value, _ in sorted(results, key=lambda result: result[0])]
+
+
+def run(
+    rank: int,
+    processes: int,
+    place: str,
+    timeout: float,
+    found: Any,
+    work: Work,
+    inputs: tuple[Any, ...],
+) -> None:
+    """What a process does."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", place, timedelta(seconds=timeout), rank=rank, world_size=processes
+    )
+    try:
+        found.put((rank, work(rank, *inputs), ""))
+    except BaseException:  # noqa: BLE001 whatever it was, the parent tells
+        found.put((rank, None, traceback.format_exc()))
+    found.close()
+    found.join_thread()
+    dist.destroy_process_group()
