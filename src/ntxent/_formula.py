@@ -53,17 +53,12 @@ def nt_xent(
     if ids is None and across is not None:
         ids = across.row_ids(views[0])
     row_ids = images if ids is None else ops.repeat(ids, len(views))
-    hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
 
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {
-            "unit": normalize,
-            "implementation": implementation,
-            "across": across,
-        }
-        lse = ops.pair_logsumexp(z, None, scale, row_ids, None, **how)
+        hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
+        lse = hot(z, None, scale, row_ids, None, implementation=implementation)
         shifts = [images * view for view in range(1, len(views))]
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
         return reduced(ops, rows, reduction, z.dtype, across)
@@ -107,17 +102,12 @@ def sup_con(
     across = checked(across, _spec.check_sup_con, (ops, z, labels, temperature, *options))
     classes = ops.classes(labels, across)
     anchors = classes.anchors
-    hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {
-            "unit": normalize,
-            "implementation": implementation,
-            "across": across,
-        }
-        lse = ops.pair_logsumexp(z, None, scale, classes.ids, None, **how)
+        hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
+        lse = hot(z, None, scale, classes.ids, None, implementation=implementation)
         positives = ops.positive_means(z, classes, across)
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
         if reduction != "mean":
@@ -154,17 +144,12 @@ def info_nce(
     pair_ids = pairs if ids is None else ids[:pairs]
     if ids is None and across is not None:
         pair_ids = across.row_ids(query)
-    spread: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
         scale = ops.inverse(temperature, query)
-        how: dict[str, Any] = {
-            "unit": normalize,
-            "implementation": implementation,
-            "across": across,
-        }
-        hot: Callable[..., Array] = partial(ops.pair_logsumexp, **how)
+        hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
+        hot = partial(hot, implementation=implementation)
         lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
         directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
         for rows in more:

@@ -1,4 +1,4 @@
-"""The matrix form over the keys of all processes: every derivative by PyTorch, n_r n scores at once."""
+"""The matrix form over the keys of all processes: every derivative by PyTorch itself."""
 
 from __future__ import annotations
 
