@@ -7,13 +7,16 @@ many times the whole batch's as there are processes; the temperature is on all o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = Any
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 DIM, TEMPERATURE = 7, 0.2
 
 # float64: of the loss absolutely, of the gradient relative to its largest entry
@@ -130,3 +133,36 @@ def errors(
         mean = np.concatenate(parts) / processes
         worst = max(worst, float(np.abs(mean - whole).max() / np.abs(whole).max()))
     return abs(float(np.mean(losses)) - expected.loss), worst
+
+
+def table(found: dict[tuple[int, ...], Sequence[dict[Any, Any]]]) -> str:
+    """Errors of loss and gradient: a line for each loss and strategy, a column for each batch.
+
+    `found` has for each batch what every process made of each (loss, strategy).
+    """
+    batches = sorted(found, key=lambda sizes: (len(sizes), len(set(sizes))))
+    heads = [f"{len(sizes)}: {' '.join(map(str, sizes))}" for sizes in batches]
+    lines = [f"| loss | how | {' | '.join(heads)} |", "|---|---|" + "---|" * len(batches)]
+    for name, strategy in found[batches[0]][0]:
+        cells = []
+        for sizes in batches:
+            results = [result[name, strategy] for result in found[sizes]]
+            loss, gradient = errors(name, sizes, *zip(*results, strict=True))
+            if loss > LOSS or gradient > GRADIENT:
+                msg = f"{name}, {strategy}, {sizes}: {loss:.1e}, {gradient:.1e}"
+                raise AssertionError(msg)
+            cells.append(f"{loss:.0e}, {gradient:.0e}")
+        lines.append(f"| {name} | {' '.join(strategy)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Text between a page's markers of this name."""
+    before = page.read_text(encoding="utf-8")
+    marks = f"<!-- {name} -->", f"<!-- /{name} -->"
+    pattern = re.compile(f"{marks[0]}.*{marks[1]}", re.DOTALL)
+    if not pattern.search(before):
+        msg = f"{page.name} has no place for {name}"
+        raise ValueError(msg)
+    after = pattern.sub(lambda _: f"{marks[0]}\n{text}\n{marks[1]}", before)
+    page.write_text(after, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import queue
 import tempfile
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 Work = Callable[..., Any]
 
 
-class Failed(AssertionError):
+class FailedError(AssertionError):
     """What a process died of."""
 
 
@@ -37,18 +38,18 @@ def world(processes: int, work: Work, *inputs: Any, timeout: float = 60, wait: f
         for process in started:
             process.start()
         try:
-            results = [found.get(timeout=wait) for _ in started]
+            results = [pickle.loads(found.get(timeout=wait)) for _ in started]
         except queue.Empty:
             msg = f"a process of {processes} said nothing within {wait} seconds"
-            raise Failed(msg) from None
+            raise FailedError(msg) from None
         finally:
             for process in started:
                 process.join(5)
                 process.kill()
-    for rank, value, told in results:
+    for rank, _, told in results:
         if told:
             msg = f"process {rank} of {processes}: {told}"
-            raise Failed(msg)
+            raise FailedError(msg)
     return [value for _, value, _ in sorted(results, key=lambda result: result[0])]
 
 
@@ -70,9 +71,10 @@ def run(
         "gloo", place, timedelta(seconds=timeout), rank=rank, world_size=processes
     )
     try:
-        found.put((rank, work(rank, *inputs), ""))
+        result = rank, work(rank, *inputs), ""
     except BaseException:  # noqa: BLE001 whatever it was, the parent tells
-        found.put((rank, None, traceback.format_exc()))
+        result = rank, None, traceback.format_exc()
+    found.put(pickle.dumps(result))  # or tensors would stay here, in memory that ends with us
     found.close()
     found.join_thread()
     dist.destroy_process_group()

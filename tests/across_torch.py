@@ -36,3 +36,273 @@ def every_case(rank: int, sizes: tuple[int, ...]) -> dict[Any, Any]:
         for name in _shards.LOSSES
         for strategy in STRATEGIES
     }
+
+
+def nothing_but_float32(rank: int, sizes: tuple[int, ...], exchange: str) -> Any:
+    """Loss and gradients in float32, as most users have it."""
+    z1, z2 = rows(rank, sizes[rank])
+    loss = losses.nt_xent(z1, z2, temperature=0.1, group=True, exchange=exchange)
+    loss.backward()
+    return loss.item(), z1.grad.numpy(), z2.grad.numpy()
+
+
+def rows(rank: int, size: int, dim: int = 16, dtype: torch.dtype = torch.float32) -> Any:
+    """Two views of own images, as leaves."""
+    rng = torch.Generator().manual_seed(rank)
+    views = torch.randn(2, size, dim, generator=rng).to(dtype)
+    return [x.clone().requires_grad_() for x in views]
+
+
+def encoder() -> Any:
+    """The same everywhere."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Tanh(), torch.nn.Linear(8, 6))
+
+
+def batch(rank: int, size: int, step: int = 0) -> Any:
+    """Own images of a step."""
+    rng = torch.Generator().manual_seed(100 * step + rank)
+    return torch.randn(2, size, 16, generator=rng)
+
+
+def whole_batch(sizes: tuple[int, ...], steps: int = 1) -> Any:
+    """The gradients of encoder and temperature, mean over the steps, with all images at hand."""
+    model, loss = encoder(), losses.NTXentLoss(temperature=0.2, learn_temperature=True)
+    for step in range(steps):
+        images = torch.cat([batch(rank, size, step) for rank, size in enumerate(sizes)], 1)
+        (loss(*model(images)) / steps).backward()
+    return [x.grad for x in (*model.parameters(), *loss.parameters())]
+
+
+class Trained(torch.nn.Module):
+    """An encoder and its loss as one module, as DDP wants what is learned."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.encoder = encoder()
+        self.loss = losses.NTXentLoss(temperature=0.2, learn_temperature=True, **options)
+
+    def forward(self, images: Any) -> Any:
+        return self.loss(*self.encoder(images))
+
+
+def ddp(rank: int, sizes: tuple[int, ...], how: str) -> list[Any]:
+    """The gradients that DistributedDataParallel leaves."""
+    model: Any = Trained(group=True, exchange="ring" if how == "ring" else None)
+    model = torch.nn.parallel.DistributedDataParallel(model)
+    run = torch.compile(model, backend="aot_eager") if how == "compile" else model
+    if how == "no_sync":
+        with model.no_sync():
+            (run(batch(rank, sizes[rank], 0)) / 2).backward()
+        (run(batch(rank, sizes[rank], 1)) / 2).backward()
+    else:
+        run(batch(rank, sizes[rank])).backward()
+    return [x.grad for x in model.parameters()]
+
+
+def fsdp(rank: int, sizes: tuple[int, ...]) -> list[Any]:
+    """The gradients that FSDP leaves, put together again."""
+    from torch.distributed.fsdp import fully_shard
+
+    model = encoder()
+    fully_shard(model)
+    losses.nt_xent(*model(batch(rank, sizes[rank])), temperature=0.2, group=True).backward()
+    return [x.grad.full_tensor() for x in model.parameters()]
+
+
+def autocast(rank: int, sizes: tuple[int, ...]) -> Any:
+    """Under bfloat16 autocast: the dtypes of loss and gradient, and the loss."""
+    z1, z2 = rows(rank, sizes[rank])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = losses.nt_xent(z1.bfloat16(), z2.bfloat16(), temperature=0.1, group=True)
+    loss.backward()
+    return loss.dtype, loss.item(), z1.grad
+
+
+def subgroup(rank: int, sizes: tuple[int, ...]) -> Any:
+    """Processes 0 and 2 share a batch; process 1 isn't in their group."""
+    group = torch.distributed.new_group([0, 2])
+    if rank == 1:
+        return error_of(lambda: losses.nt_xent(*rows(rank, 3), group=group))
+    place = rank // 2
+    return call("nt_xent, ids", sizes, place, group=group)
+
+
+def error_of(work: Any) -> str:
+    """What a call raises."""
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 any is an answer
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+FAULTS = ("d", "dtype", "option", "temperature", "shape", "not a tensor", "empty")
+
+
+def faults(rank: int) -> dict[str, str]:
+    """What each fault leads to; the group serves on after it."""
+    return {name: fault(rank, name) for name in FAULTS}
+
+
+def fault(rank: int, fault: str) -> str:
+    """A call that goes wrong on process 1 alone."""
+    z1, z2 = rows(rank, 5)
+    options: dict[str, Any] = {"group": True}
+    if rank == 1:
+        if fault == "d":
+            z1, z2 = z1[:, :7], z2[:, :7]
+        elif fault == "dtype":
+            z1, z2 = z1.double(), z2.double()
+        elif fault == "shape":
+            z2 = z2[:3]
+        elif fault == "not a tensor":
+            z2 = z2.tolist()
+        elif fault == "option":
+            options["denominator"] = "one_positive"
+        elif fault == "temperature":
+            options["temperature"] = 0.3
+        elif fault == "empty":
+            z1, z2 = z1[:0], z2[:0]
+    return error_of(lambda: losses.nt_xent(z1, z2, **options))
+
+
+def compiled_fault(rank: int) -> str:
+    """A d of its own on process 1, where calls can't be compared beforehand."""
+    z1, z2 = rows(rank, 5, dim=4 + rank)
+    compiled = torch.compile(losses.nt_xent, fullgraph=True, backend="aot_eager")
+    return error_of(lambda: compiled(z1, z2, group=True))
+
+
+def dies(rank: int) -> str:
+    """Process 1 ends between its forward pass and its backward pass."""
+    loss = losses.nt_xent(*rows(rank, 5), group=True, exchange="ring")
+    if rank == 1:
+        return "gone"
+    return error_of(loss.backward)
+
+
+def absent(rank: int) -> str:
+    """Process 1 never calls."""
+    if rank == 1:
+        import time
+
+        time.sleep(12)
+        return "late"
+    return error_of(lambda: losses.nt_xent(*rows(rank, 5), group=True))
+
+
+def with_nan(rank: int) -> list[float]:
+    """One NaN, on process 1: the losses, gathered and by a ring."""
+    z1, z2 = rows(rank, 5)
+    if rank == 1:
+        z1 = z1.detach().clone()
+        z1[2, 3] = float("nan")
+    return [losses.nt_xent(z1, z2, group=True, exchange=x).item() for x in ("gather", "ring")]
+
+
+COMPILED = ("nt_xent", "nt_xent, ids", "sup_con", "info_nce, symmetric, queue, ids")
+
+
+def compiled(rank: int, sizes: tuple[int, ...]) -> dict[str, float]:
+    """The differences that a compiler makes; its default one once, as it takes its time."""
+    backends = ["inductor"] + ["aot_eager"] * (len(COMPILED) - 1)
+    return {
+        name: difference(rank, name, sizes, backend)
+        for name, backend in zip(COMPILED, backends, strict=True)
+    }
+
+
+def difference(rank: int, name: str, sizes: tuple[int, ...], backend: str) -> float:
+    """Value and gradient as a single graph, against those without a compiler."""
+    case = _shards.shards(name, sizes)
+    arrays = [torch.tensor(x, requires_grad=True) for x in case.arrays[rank]]
+    integers = [torch.tensor(x) for x in case.integers[rank].values()]
+    keys = [key for key in case.integers[rank] if key != "labels"]
+
+    def loss(*given: Any) -> Any:
+        options = {**case.options, **dict(zip(keys, given[len(arrays) :], strict=False))}
+        given = given if case.loss == "sup_con" else given[: len(arrays)]
+        return getattr(losses, case.loss)(*given, group=True, temperature=0.2, **options)
+
+    found = []
+    for function in (loss, torch.compile(loss, fullgraph=True, backend=backend)):
+        value = function(*arrays, *integers)
+        found.append([value.detach(), *torch.autograd.grad(value, arrays)])
+    return max((a - b).abs().max().item() for a, b in zip(*found, strict=True))
+
+
+def derivatives(rank: int, sizes: tuple[int, ...], implementation: str) -> Any:
+    """A Hessian's product with a vector, by two reverse passes; forward mode's answer."""
+    z1, z2 = rows(rank, sizes[rank], dtype=torch.float64)
+    options = {"temperature": 0.2, "group": True, "implementation": implementation}
+
+    def twice() -> Any:
+        loss = losses.nt_xent(z1, z2, **options)
+        (first,) = torch.autograd.grad(loss, z1, create_graph=True)
+        (second,) = torch.autograd.grad((first * z1.detach().cos()).sum(), z1)
+        return second
+
+    forward = error_of(
+        lambda: torch.func.jvp(lambda x: losses.nt_xent(x, z2, **options), (z1,), (z1,))
+    )
+    if implementation != "dense":
+        return error_of(twice), forward
+    return twice(), forward
+
+
+def largest(rank: int) -> list[int]:
+    """How many elements the largest tensor has that is made, gathered and by a ring.
+
+    Of 256 rows of 128 a process; below the operator, where the counter can look.
+    """
+    from _largest import largest_tensor
+    from ntxent._pairs import Side
+    from ntxent.torch import _shards as closed_form
+    from ntxent.torch._processes import Processes
+    from ntxent.torch._tile import Pairs
+
+    torch.manual_seed(rank)
+    rows = torch.nn.functional.normalize(torch.randn(256, 128))
+    found = []
+    for exchange in ("gather", "ring"):
+        across = Processes.of(True, exchange)
+        pairs = Pairs(rows, None, 10.0, (across.row_ids(rows), None), True, False)
+        with largest_tensor() as counted:
+            row, _ = closed_form.forward(pairs, across, "tiled")
+            side = Side(torch.ones(256), row.divisor)
+            closed_form.backward(pairs, side, None, across, "tiled", by_keys=False)
+        found.append(counted.size)
+    return found
+
+
+def by_functions(rank: int, sizes: tuple[int, ...]) -> Any:
+    """torch.func.grad, and vmap of two batches."""
+    z1, z2 = rows(rank, sizes[rank], dtype=torch.float64)
+    loss = losses.nt_xent(z1, z2, group=True)
+    (expected,) = torch.autograd.grad(loss, z1)
+    got = torch.func.grad(lambda x: losses.nt_xent(x, z2.detach(), group=True))(z1.detach())
+    both = torch.func.vmap(lambda x: losses.nt_xent(x, z2.detach(), group=True))(
+        torch.stack((z1, z1)).detach()
+    )
+    return (got - expected).abs().max().item(), (both - loss).abs().max().item()
+
+
+def dividing(rank: int) -> float:
+    """Fails on process 1."""
+    return 1 / (1 - rank)
+
+
+def main() -> None:
+    """Print the table; an error past the tolerance is one."""
+    from _world import world
+
+    batches = (*_shards.EVEN, *_shards.UNEVEN)
+    text = _shards.table({sizes: world(len(sizes), every_case, sizes) for sizes in batches})
+    print(text)
+    if "--write" in sys.argv[1:]:
+        _shards.put(_shards.PAGE, "torch", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""One batch over several processes: the mean of losses and of gradients is one process's."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import _shards
+from _tolerances import assert_within, relative_error, tolerance
+
+pytestmark = pytest.mark.only("torch")
+
+try:
+    import torch
+
+    import across_torch as work
+    from _world import FailedError, world
+except ImportError:  # and then there is no test of this file either
+    STRATEGIES: tuple[tuple[str, str], ...] = ()
+else:
+    STRATEGIES = work.STRATEGIES
+
+SIZES = (*_shards.EVEN, *_shards.UNEVEN)
+
+
+@cache
+def every_case(sizes: tuple[int, ...]) -> Any:
+    return world(len(sizes), work.every_case, sizes)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids="-".join)
+@pytest.mark.parametrize("name", _shards.LOSSES)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_it_is_the_loss_of_the_whole_batch(
+    sizes: tuple[int, ...], name: str, strategy: tuple[str, str], note_worst: Any
+) -> None:
+    """Different data everywhere; negatives and ids too; shards of one size or not."""
+    found = [result[name, strategy] for result in every_case(sizes)]
+    loss, gradient = _shards.errors(name, sizes, *zip(*found, strict=True))
+    assert_within(loss, _shards.LOSS, "loss")
+    assert_within(gradient, _shards.GRADIENT, "gradient")
+    note_worst("across processes, loss", "torch", loss / _shards.LOSS)
+    note_worst("across processes, gradient", "torch", gradient / _shards.GRADIENT)
+
+
+def test_both_exchanges_give_the_same_bits_and_float32_its_digits() -> None:
+    sizes = (40, 700)  # of one tile and of several
+    gathered, passed = (
+        world(2, work.nothing_but_float32, sizes, exchange) for exchange in ("gather", "ring")
+    )
+    for one, other in zip(gathered, passed, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    views = [
+        torch.cat([work.rows(rank, size)[view] for rank, size in enumerate(sizes)]).double()
+        for view in range(2)
+    ]
+    views = [x.detach().requires_grad_() for x in views]
+    expected = work.losses.nt_xent(*views, temperature=0.1)
+    expected.backward()
+    mean = np.mean([loss for loss, *_ in gathered])
+    assert_within(relative_error(mean, expected.item()), tolerance("float32", "loss", 0.1), "loss")
+    for view, whole in enumerate(views):
+        got = np.concatenate([grads[view] for _, *grads in gathered]) / 2
+        error = np.abs(got - whole.grad.numpy()).max() / whole.grad.abs().max().item()
+        assert_within(error, tolerance("float32", "gradient", 0.1), "gradient")
+
+
+@pytest.mark.parametrize("how", ["plain", "ring", "no_sync", "compile"])
+def test_ddp_has_the_gradient_of_one_process(how: str) -> None:
+    """Encoder and learned temperature; gradients accumulated over two batches; compiled."""
+    sizes = (5, 5) if how == "compile" else (4, 6)
+    found = world(2, work.ddp, sizes, how)
+    expected = work.whole_batch(sizes, steps=2 if how == "no_sync" else 1)
+    for grads in found:
+        for got, want in zip(grads, expected, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_fsdp_has_the_gradient_of_one_process() -> None:
+    sizes = (5, 4)
+    expected = work.whole_batch(sizes)[:-1]
+    for grads in world(2, work.fsdp, sizes):
+        for got, want in zip(grads, expected, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_autocast() -> None:
+    """The loss is float32; each gradient has its view's dtype, float32 here before the cast."""
+    sizes = (6, 6)
+    found = world(2, work.autocast, sizes)
+    views = [
+        torch.cat([work.rows(rank, size)[view] for rank, size in enumerate(sizes)]).bfloat16()
+        for view in range(2)
+    ]
+    expected = work.losses.nt_xent(*views, temperature=0.1).item()
+    assert all(dtype == torch.float32 for dtype, *_ in found)
+    assert_within(
+        relative_error(np.mean([loss for _, loss, _ in found]), expected),
+        tolerance("float32", "loss", 0.1),
+        "loss",
+    )
+
+
+def test_a_group_of_some_processes() -> None:
+    sizes = (3, 4)
+    first, outside, second = world(3, work.subgroup, sizes)
+    assert "TypeError: group must be True or a torch.distributed.ProcessGroup" in outside
+    loss, gradient = _shards.errors("nt_xent, ids", sizes, *zip(first, second, strict=True))
+    assert_within(loss, _shards.LOSS, "loss")
+    assert_within(gradient, _shards.GRADIENT, "gradient")
+
+
+UNLIKE = r"ValueError: all processes must make the same call.*on process 0.*on process 1"
+REFUSED = r"RuntimeError: process 1 of 2 refused its shard.*{}"
+
+
+ELSEWHERE = dict.fromkeys(("d", "dtype", "option", "temperature"), UNLIKE) | {
+    "shape": REFUSED.format(r"ValueError: all views must have one shape"),
+    "not a tensor": REFUSED.format("TypeError: view 2 must be a torch.Tensor"),
+    "empty": REFUSED.format("ValueError: view 1 must have at least one row"),
+}
+
+
+def test_what_is_wrong_on_one_process_is_an_error_on_all() -> None:
+    """At once, and none is left waiting; the next call is served."""
+    there, here = world(2, work.faults, wait=60)
+    assert set(there) == set(ELSEWHERE)
+    for fault, elsewhere in ELSEWHERE.items():
+        assert re.search(elsewhere, there[fault]), there[fault]
+        assert re.search(elsewhere.removeprefix(REFUSED.format("")), here[fault]), here[fault]
+
+
+def test_an_unlike_shard_in_a_compiled_call_is_an_error_on_all() -> None:
+    for told in world(2, work.compiled_fault):
+        assert "the shards of all processes must have one dtype and rows of one length" in told
+
+
+def test_a_process_that_dies_takes_the_others_with_it() -> None:
+    """Within the group's timeout, which is 10 seconds here."""
+    told, gone = world(2, work.dies, timeout=10, wait=60)
+    assert gone == "gone"
+    assert told.startswith(("RuntimeError", "DistBackendError")), told
+
+
+def test_a_process_that_is_absent_is_waited_for_no_longer_than_the_timeout() -> None:
+    told, _ = world(2, work.absent, timeout=4, wait=60)
+    assert told.startswith(("RuntimeError", "DistBackendError")), told
+
+
+def test_nan_on_one_process_reaches_all() -> None:
+    assert np.isnan(world(3, work.with_nan)).all()
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (3, 5)], ids=str)
+def test_compiled_as_a_single_graph(sizes: tuple[int, ...]) -> None:
+    for found in world(2, work.compiled, sizes):
+        assert set(found) == set(work.COMPILED)
+        for name, error in found.items():
+            assert_within(error, 1e-13, f"{name}, compiled against eager")
+
+
+def test_derivatives_beyond_the_first() -> None:
+    """The dense form has second ones; whatever can't be served says so."""
+    sizes = (3, 4)
+    for second, forward in world(2, work.derivatives, sizes, "tiled"):
+        for told, what in ((second, "a second derivative"), (forward, "forward mode")):
+            assert told.startswith(f"NotImplementedError: {what} of a loss across processes")
+    views = [
+        torch.cat(
+            [work.rows(rank, size, dtype=torch.float64)[view] for rank, size in enumerate(sizes)]
+        ).requires_grad_()
+        for view in range(2)
+    ]
+    (first,) = torch.autograd.grad(
+        work.losses.nt_xent(*views, temperature=0.2), views[0], create_graph=True
+    )
+    (expected,) = torch.autograd.grad((first * views[0].detach().cos()).sum(), views[0])
+    found = world(2, work.derivatives, sizes, "dense")
+    got = torch.cat([second for second, _ in found]) / 2
+    assert_within(((got - expected).abs().max() / expected.abs().max()).item(), 1e-10, "second")
+
+
+def test_functional_gradients_and_vmap() -> None:
+    for gradient, values in world(2, work.by_functions, (3, 4)):
+        assert_within(gradient, 1e-14, "func.grad")
+        assert_within(values, 1e-14, "vmap")
+
+
+def test_a_ring_holds_no_array_of_all_rows() -> None:
+    """256 rows of 128 on each of 4 processes, tiles of 256 x 256."""
+    for gathered, passed in world(4, work.largest):
+        assert gathered == 4 * 256 * 128
+        assert passed == 256 * 256
+
+
+def test_what_group_and_exchange_may_be() -> None:
+    from ntxent.torch import NTXentLoss, nt_xent
+
+    views = work.rows(0, 3)
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        nt_xent(*views, group=True)
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        NTXentLoss(group=True)(*views)
+    with pytest.raises(ValueError, match="needs a group"):
+        nt_xent(*views, exchange="ring")
+    with pytest.raises(ValueError, match='must be one of "gather", "ring"'):
+        nt_xent(*views, exchange="mail")
+
+
+def test_the_harness_notices_a_process_that_fails() -> None:
+    with pytest.raises(FailedError, match="ZeroDivisionError"):
+        world(2, work.dividing)
