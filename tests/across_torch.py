@@ -1,11 +1,12 @@
 """What each process does in tests/test_torch_across.py; by hand it prints the table of errors.
 
-python tests/across_torch.py            loss x strategy x number of processes
+python tests/across_torch.py            loss, how, and the shards of each process
 python tests/across_torch.py --write    and put it into docs/scaling.md
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch

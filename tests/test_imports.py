@@ -28,13 +28,15 @@ ROOT = {
     "_pairs": set(),
     "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
     "_tape_ops": {"ntxent._tape", "ntxent._classes"},
-    "_formula": {"ntxent", "ntxent._checks", "ntxent._spec", "ntxent._classes"},
+    "_protocol": {"ntxent", "ntxent._checks", "ntxent._classes"},
+    "_formula": {"ntxent", "ntxent._spec", "ntxent._protocol"},
     "reference": {"ntxent._loops"},
 }
 OUTSIDE = {"reference": {"numpy"}, "_loops": {"numpy"}}
 # What comes with a framework, or, Triton, is imported where it is asked for.
 BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}, "torch": {"triton"}}
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
+KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}
 KERNELS |= {f"_triton{part}" for part in ("", "_blocks", "_scores", "_forward", "_backward")}
 
 

@@ -66,16 +66,13 @@ def test_every_public_name_is_documented_with_its_sections(backend: Any) -> None
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_backends_document_the_loss_in_the_same_words(backend: Any, name: str) -> None:
-    """Where a sentence is about the loss and not about the framework, it is the same in all."""
+    """Where a sentence is about the loss alone, not about frameworks and processes, it is shared."""
+    others = r"tensor|ndarray|array|dtype|>>>|tile|process|replica|shard|exchange|gather"
     import ntxent.numpy
 
     def sentences(doc: str | None) -> set[str]:
         text = re.sub(r"\s+", " ", doc or "")
-        return {
-            s
-            for s in text.split(". ")
-            if not re.search(r"tensor|ndarray|array|dtype|>>>|tile", s, re.IGNORECASE)
-        }
+        return {s for s in text.split(". ") if not re.search(others, s, re.IGNORECASE)}
 
     ours, theirs = (
         sentences(getattr(module, name).__doc__) for module in (ntxent.numpy, backend.module)

@@ -51,11 +51,12 @@ def sup_con(
     group : True or torch.distributed.ProcessGroup, optional
         The batch of all its processes: each passes its shard. The mean of what they return is the
         loss of the whole batch, and gradients averaged over processes, as DDP does, are its
-        gradient. Shards may differ in their number of rows; everything else must be the same.
+        gradient. Shards may differ in their number of rows; everything else must be the same on all
+        processes. docs/scaling.md has the bytes and the time.
     exchange : {"gather", "ring"}, optional
-        How rows of other processes come, with a group: all at once, or one shard while the one
-        before is worked on, in O(n d / processes) memory. The numbers are the same. By default
-        "gather" up to 256 MiB of rows.
+        How rows come from other processes: all at once, O(n d) memory, or one shard after the
+        other, each on its way while the one before is worked on, O(n d / processes). Both exchanges
+        give the same bits. By default rows of up to 256 MiB in all are gathered.
 
     Returns
     -------
