@@ -66,7 +66,7 @@ def test_every_public_name_is_documented_with_its_sections(backend: Any) -> None
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_backends_document_the_loss_in_the_same_words(backend: Any, name: str) -> None:
-    """Where a sentence is about the loss alone, not about frameworks and processes, it is shared."""
+    """Where a sentence is about the loss, not about frameworks or processes, it is the same."""
     others = r"tensor|ndarray|array|dtype|>>>|tile|process|replica|shard|exchange|gather"
     import ntxent.numpy
 

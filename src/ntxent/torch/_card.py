@@ -52,7 +52,8 @@ def like(value: Any) -> str:
     """What must be the same everywhere: all but numbers of rows, and what is in tensors."""
     if isinstance(value, Tensor):
         shape = ", ".join(["N", *map(str, value.shape[1:])]) if value.dim() else ""
-        return f"{str(value.dtype).removeprefix('torch.')} ({shape})"
+        grad = ", requires_grad" if value.requires_grad else ""
+        return f"{str(value.dtype).removeprefix('torch.')} ({shape}){grad}"
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(like, value))}]"
     return repr(value)[:100]

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ntxent._classes import Classes, classes
 from ntxent._pairs import sides
-from ntxent.torch import _shards
-from ntxent.torch._implementations import serving
 from ntxent.torch._processes import Processes
+from ntxent.torch._shards import serving_across
 from ntxent.torch._tile import Pairs, joined
 
 
@@ -43,11 +42,9 @@ def pair_logsumexp(
     Without ids the period stands for them; with a group, rows are over the keys of all processes.
     """
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
-    if group:
-        across = Processes(group, exchange, processes, rank, even)
-        found_row, found_column = _shards.forward(pairs, across, implementation)
-    else:
-        found_row, found_column, _ = serving(pairs, implementation).forward(pairs, keep=False)
+    across = Processes(group, exchange, processes, rank, even) if group else None
+    served = serving_across(pairs, implementation, across)
+    found_row, found_column, _ = served.forward(pairs, keep=False)
     value, (row, column) = joined(found_row, found_column)
     divisor = row if column is None else torch.cat((row, column))
     # Operators may not return one memory twice: shifted, the divisor is the value.
@@ -86,15 +83,12 @@ def pair_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of queries and keys; of keys none, (0, d), if they aren't asked for."""
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
+    across = Processes(group, exchange, processes, rank, even) if group else None
+    served = serving_across(pairs, implementation, across)
     rows = queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)
     with torch.autocast(queries.device.type, enabled=False):  # as in the eager path's backward
-        if group:
-            across = Processes(group, exchange, processes, rank, even)
-            by_query, by_key = _shards.backward(pairs, row, column, across, implementation, by_keys)
-        else:
-            implemented = serving(pairs, implementation)
-            by_query, by_key = implemented.backward(pairs, row, column, (), by_keys)
+        by_query, by_key = served.backward(pairs, row, column, (), by_keys)
     return by_query, queries.new_empty(0, queries.shape[1]) if by_key is None else by_key
 
 

@@ -134,14 +134,13 @@ class TorchOps(TapeOps):
 def evaluated(
     loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice, across: Any
 ) -> Tensor:
-    """By autograd itself, or on the tape.
-
-    The tape computes gradients at once, which takes the upstream of other processes to be its own.
-    """
-    if choice.name == "dense" or across is not None or _transforms.active():
+    """By autograd itself, or on the tape."""
+    if choice.name == "dense" or _transforms.active():
         value: Tensor = loss(arrays, temperature, choice)
     else:
-        value = _OnTape.apply(loss, choice, torch.is_grad_enabled(), temperature, *arrays)
+        at_once = across is None  # where others' upstream is needed, it isn't there yet
+        options = choice, torch.is_grad_enabled(), at_once
+        value = _OnTape.apply(loss, *options, temperature, *arrays)
     return value
 
 
@@ -159,10 +158,16 @@ class _OnTape(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loss: Loss, choice: Choice, grad_enabled: bool, temperature: Any, *arrays: Tensor
+        ctx: Any,
+        loss: Loss,
+        choice: Choice,
+        grad_enabled: bool,
+        at_once: bool,
+        temperature: Any,
+        *arrays: Tensor,
     ) -> Tensor:
         inputs = (temperature, *arrays)
-        needed = ctx.needs_input_grad[3:]
+        needed = ctx.needs_input_grad[4:]
         if not (grad_enabled and any(needed)):
             value: Tensor = loss(arrays, temperature, choice)
             return value
@@ -176,7 +181,7 @@ class _OnTape(torch.autograd.Function):
         ctx.temperature = temperature if by_number else None
         held = (None if by_number else temperature, *arrays)
         exact = arrays[0].dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
-        if exact and value.dim() == 0:
+        if at_once and exact and value.dim() == 0:
             ctx.save_for_backward(*held, *tape.gradients(output.place, 1.0, places, tape.residuals))
             return value
         # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload
@@ -192,7 +197,7 @@ class _OnTape(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = upstream
-        count = len(ctx.needs_input_grad) - 3
+        count = len(ctx.needs_input_grad) - 4
         saved = ctx.saved_tensors
         inputs, kept = saved[:count], saved[count:]
         grads: Sequence[Tensor | None]
@@ -204,14 +209,14 @@ class _OnTape(torch.autograd.Function):
             residuals = [x if n is None else n for x, n in zip(kept, ctx.numbers, strict=True)]
             with torch.autocast(g.device.type, enabled=False):
                 grads = ctx.tape.gradients(ctx.output, g, ctx.places, residuals)
-        return (None, None, None, *grads)
+        return (None, None, None, None, *grads)
 
 
 def _graph_of_gradients(
     ctx: Any, inputs: Sequence[Tensor | None], g: Tensor
 ) -> list[Tensor | None]:
     """Under create_graph=True: the dense form's gradients by autograd, right to any order."""
-    needed = ctx.needs_input_grad[3:]
+    needed = ctx.needs_input_grad[4:]
     # Aliases, so that an input that is made from another (or is another) is held constant here.
     aliases = [None if x is None else x.view_as(x) for x in inputs]
     temperature = ctx.temperature if aliases[0] is None else aliases[0]

@@ -19,7 +19,9 @@ from ntxent.torch import _transforms
 from ntxent.torch._dense import dense
 from ntxent.torch._dense_across import dense_across
 from ntxent.torch._exclusion import Ids
-from ntxent.torch._implementations import Choice, serving
+from ntxent.torch._implementations import Choice
+from ntxent.torch._processes import Processes
+from ntxent.torch._shards import serving_across
 from ntxent.torch._tile import Pairs, joined
 
 
@@ -44,14 +46,20 @@ def pair_logsumexp(
         return lse
     inputs, ids = (queries, keys, scale), (query_ids, key_ids)
     traced = [x for x in inputs if type(x) is Traced]
-    if across is not None or (not traced and _transforms.active()):
+    if not traced and _transforms.active():
         return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice, across)
-    rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), choice)
+    rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), choice, across)
     return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
 
 
 def closed_form(
-    ids: Ids, unit: bool, columns: bool, by_keys: bool, keep: bool, choice: Choice
+    ids: Ids,
+    unit: bool,
+    columns: bool,
+    by_keys: bool,
+    keep: bool,
+    choice: Choice,
+    across: Processes | None,
 ) -> Rule:
     """The operation as a rule of the tape; keys have a gradient if it is wanted."""
 
@@ -59,12 +67,14 @@ def closed_form(
         queries, keys, scale, row_divisor, column_divisor, *kept = residuals
         pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
         row, column = sides(upstream, row_divisor, column_divisor)
-        grads = serving(pairs, choice.name).backward(pairs, row, column, kept, by_keys)
+        served = serving_across(pairs, choice.name, across)
+        grads = served.backward(pairs, row, column, kept, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
         pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
-        row, column, kept = serving(pairs, choice.name).forward(pairs, keep=keep)
+        served = serving_across(pairs, choice.name, across)
+        row, column, kept = served.forward(pairs, keep=keep)
         value, divisors = joined(row, column)
         return value, (queries, keys, scale, *divisors, *kept), pullback
 

@@ -12,23 +12,45 @@ forward, 4 backward, where a shard meets itself about half of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
-from ntxent.torch._implementations import serving
+from ntxent.torch._implementations import Implementation, serving
 from ntxent.torch._processes import Processes
 from ntxent.torch._tile import Found, Pairs
 
 
-def forward(
-    pairs: Pairs, across: Processes, implementation: str | None
-) -> tuple[Found, Found | None]:
-    """What is found along own rows and (if asked) along own columns."""
-    row = log_sum_exp(pairs, across, implementation)
-    return row, log_sum_exp(turned(pairs), across, implementation) if pairs.columns else None
+class Shards(NamedTuple):
+    """`_implementations.Implementation` over the shards of all processes, by another one."""
+
+    across: Processes
+    name: str | None
+
+    def forward(self, pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
+        """What is found along own rows and (if asked) along own columns."""
+        del keep
+        row = log_sum_exp(pairs, *self)
+        return row, log_sum_exp(turned(pairs), *self) if pairs.columns else None, []
+
+    def backward(
+        self, pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradients of own queries and (if wanted) own keys; without keys one, of both."""
+        del kept
+        if pairs.keys is None:
+            return gradient(pairs, row, row, *self), None
+        by_query = gradient(pairs, row, column, *self)
+        return by_query, gradient(turned(pairs), column, row, *self) if by_keys else None
+
+
+def serving_across(pairs: Pairs, name: str | None, across: Processes | None) -> Implementation:
+    """The implementation of this name, over the shards of all processes if there are several."""
+    return serving(pairs, name) if across is None else Shards(across, name)
 
 
 def turned(pairs: Pairs) -> Pairs:
@@ -36,13 +58,13 @@ def turned(pairs: Pairs) -> Pairs:
     return pairs._replace(queries=pairs.others, keys=pairs.queries, ids=pairs.ids[::-1])
 
 
-def log_sum_exp(pairs: Pairs, across: Processes, implementation: str | None) -> Found:
+def log_sum_exp(pairs: Pairs, across: Processes, name: str | None) -> Found:
     """Of each own query, over the keys of all processes."""
     pairs = ready(pairs, across)
     lse, summed = torch.full_like(pairs.queries[:, 0], -math.inf, dtype=torch.float64), False
     for own, (keys, ids) in across.shards(pairs.others, key_ids(pairs)):
         block = block_of(pairs, own, keys, ids)
-        found = serving(block, implementation).forward(block, keep=False)[0]
+        found = serving(block, name).forward(block, keep=False)[0]
         # In float64, and of sums where there are sums: a logarithm of 50 is off by 3e-6 in float32
         part = found.lse.double()
         if found.summed:
@@ -74,29 +96,12 @@ def block_of(pairs: Pairs, own: bool, keys: Tensor, ids: Tensor) -> Pairs:
     return pairs._replace(keys=keys, ids=(pairs.ids[0], ids))
 
 
-def backward(
-    pairs: Pairs,
-    row: Side,
-    column: Side | None,
-    across: Processes,
-    implementation: str | None,
-    by_keys: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The gradients of own queries and (if wanted) own keys; without keys one, of both."""
-    if pairs.keys is None:
-        return gradient(pairs, row, row, across, implementation), None
-    by_query = gradient(pairs, row, column, across, implementation)
-    if not by_keys:
-        return by_query, None
-    return by_query, gradient(turned(pairs), column, row, across, implementation)
-
-
 def gradient(
     pairs: Pairs,
     own_side: Side | None,
     other_side: Side | None,
     across: Processes,
-    implementation: str | None,
+    name: str | None,
 ) -> Tensor:
     """The gradient of own queries; a side that isn't there has no upstream."""
     pairs = ready(pairs, across)
@@ -108,6 +113,5 @@ def gradient(
     for own, (keys, ids, *side) in across.shards(*travelling):
         block = block_of(pairs, own, keys, ids)
         column = Side(*side) if side and block.keys is not None else None
-        implemented = serving(block, implementation)
-        total += implemented.backward(block, own_side, column, (), by_keys=False)[0]
+        total += serving(block, name).backward(block, own_side, column, (), by_keys=False)[0]
     return total
