@@ -40,10 +40,7 @@ class Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, across: Processes) -> Tensor:
         ctx.across, ctx.sizes = across, across.sizes(rows)
-        found = [shard for _, (shard,) in across.shards(rows)]
-        # they come from this process downwards: put in the order of the processes
-        order = [(across.rank - place) % across.processes for place in range(across.processes)]
-        return torch.cat([found[step] for step in order])
+        return across.everyone(rows)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:

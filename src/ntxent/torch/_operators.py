@@ -119,10 +119,8 @@ def process_classes(
     labels: Tensor, group: str, exchange: str | None, processes: int, rank: int, even: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The `Classes` of own labels among those of all processes."""
-    del exchange  # a number a row is gathered
-    across = Processes(group, "gather", processes, rank, even)
-    everyone = torch.cat([shard for _, (shard,) in across.shards(labels)])
-    ordered = everyone.sort().values
+    across = Processes(group, exchange, processes, rank, even)
+    ordered = across.everyone(labels).sort().values
     return classes(torch, labels, ordered, Tensor.double, across.row_ids(labels))
 
 

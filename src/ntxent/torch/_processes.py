@@ -7,6 +7,8 @@ looks; what an operator is given and gives is this process's.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +23,8 @@ EXCHANGES = ("gather", "ring")
 # Rows of all processes up to this many bytes are gathered: one collective, not a message for each
 # shard, and no more memory than the tiles of a batch take on a GPU.
 GATHER_BYTES = 256 * 2**20
+# A ring's pieces: large enough for tiles of 512 rows and for a network, small beside a shard.
+PIECE_BYTES = 8 * 2**20
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 resolved: Any = getattr(dist.distributed_c10d, "_resolve_process_group")  # noqa: B009
@@ -131,8 +135,9 @@ class Processes(NamedTuple):
     def shards(self, *tensors: Tensor) -> Iterator[tuple[bool, Shard]]:
         """(Whether it is this process's, its tensors) for each process, this one first.
 
-        The others follow in the order in which a ring brings them, so that both ways of exchange
-        give the same bits. What is yielded is worked on while the next is on its way.
+        The others follow in the order in which a ring brings them, in the same pieces, so that both
+        ways of exchange give the same bits. What is yielded is worked on while the next is on its
+        way.
         """
         if self.processes == 1:
             yield True, tensors
@@ -145,8 +150,18 @@ class Processes(NamedTuple):
         """Whether to gather; the same on all processes."""
         if self.exchange is not None:
             return self.exchange == "gather"
-        a_row = sum(x[:1].nbytes for x in tensors) if sizes[self.rank] else 0
-        return sum(sizes) * a_row <= GATHER_BYTES
+        return sum(sizes) * row_bytes(tensors) <= GATHER_BYTES
+
+    def everyone(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in their order."""
+        if self.processes == 1:
+            return rows.clone()
+        sizes = self.sizes(rows)
+        longest = max(sizes)
+        found = rows.new_empty(self.processes * longest, *rows.shape[1:])
+        all_gather(found, grown(rows.contiguous(), longest), group=self.handle)
+        shards = zip(found.split(longest), sizes, strict=True)
+        return torch.cat([shard[:size] for shard, size in shards])
 
     def gather(self, tensors: Shard, sizes: Sequence[int]) -> Iterator[tuple[bool, Shard]]:
         """All at once: n d numbers on each process."""
@@ -160,30 +175,64 @@ class Processes(NamedTuple):
         yield True, tensors
         for work in works:
             work.wait()
-        for step in range(1, self.processes):
+        pieces = pieces_of(tensors, sizes)
+        for piece, step in itertools.product(range(pieces), range(1, self.processes)):
             place = (self.rank - step) % self.processes
             begin = place * longest
-            yield False, tuple(x[begin : begin + sizes[place]] for x in found)
+            shard = cut(tuple(x[begin : begin + sizes[place]] for x in found), piece, pieces)
+            if len(shard[0]):
+                yield False, shard
 
     def ring(self, tensors: Shard, sizes: Sequence[int]) -> Iterator[tuple[bool, Shard]]:
-        """One after the other, each passed on while it is worked on."""
+        """A piece of every shard after the other, each passed on while it is worked on.
+
+        Two pieces are on a process at a time: the one at work, and the one that comes.
+        """
         handle = self.handle
         before, after = (
             dist.get_global_rank(handle, (self.rank + step) % self.processes) for step in (-1, 1)
         )
-        held = tensors
-        for step in range(1, self.processes):
-            size = sizes[(self.rank - step) % self.processes]
-            coming = tuple(x.new_empty(size, *x.shape[1:]) for x in held)
-            works = dist.batch_isend_irecv(
-                [dist.P2POp(dist.isend, x, after, handle) for x in held]
-                + [dist.P2POp(dist.irecv, x, before, handle) for x in coming]
-            )
-            yield step == 1, held
-            for work in works:
-                work.wait()
-            held = coming
-        yield False, held
+        pieces = pieces_of(tensors, sizes)
+        own, current = True, tensors
+        for piece in range(pieces):
+            held = cut(tensors, piece, pieces)
+            for step in range(1, self.processes):
+                size = sizes[(self.rank - step) % self.processes]
+                rows = size * (piece + 1) // pieces - size * piece // pieces
+                coming = tuple(x.new_empty(rows, *x.shape[1:]) for x in held)
+                works = exchanged(held, after, coming, before, handle)
+                if len(current[0]):
+                    yield own, current
+                for work in works:
+                    work.wait()
+                own, current, held = False, coming, coming
+        if len(current[0]):
+            yield own, current
+
+
+def row_bytes(tensors: Shard) -> int:
+    """What a row takes on the wire."""
+    return sum(x[0].nbytes for x in tensors)
+
+
+def pieces_of(tensors: Shard, sizes: Sequence[int]) -> int:
+    """Into how many pieces each shard is cut."""
+    return max(1, math.ceil(max(sizes) * row_bytes(tensors) / PIECE_BYTES))
+
+
+def cut(tensors: Shard, piece: int, pieces: int) -> Shard:
+    """One of so many pieces, of nearly equal size."""
+    size = len(tensors[0])
+    return tuple(x[size * piece // pieces : size * (piece + 1) // pieces] for x in tensors)
+
+
+def exchanged(
+    held: Shard, after: int, coming: Shard, before: int, group: dist.ProcessGroup
+) -> list[Any]:
+    """Both ways at once; nothing is said of no rows."""
+    messages = [dist.P2POp(dist.isend, x, after, group) for x in held if len(x)]
+    messages += [dist.P2POp(dist.irecv, x, before, group) for x in coming if len(x)]
+    return dist.batch_isend_irecv(messages) if messages else []
 
 
 ALONE = Processes("", None, 1, 0, True)

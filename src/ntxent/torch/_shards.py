@@ -24,6 +24,8 @@ from ntxent.torch._implementations import Implementation, serving
 from ntxent.torch._processes import Processes
 from ntxent.torch._tile import Found, Pairs
 
+STRIP = 4096  # rows of the gradient that are made at a time, so as not to have all of it twice
+
 
 class Shards(NamedTuple):
     """`_implementations.Implementation` over the shards of all processes, by another one."""
@@ -108,10 +110,18 @@ def gradient(
     if own_side is None:
         nothing = torch.zeros_like(pairs.queries[:, 0])
         own_side = Side(nothing, nothing + math.inf)
-    total = torch.zeros_like(pairs.queries)
     travelling = pairs.others, key_ids(pairs), *(other_side or ())
+    total = torch.empty_like(pairs.queries)
+    strips = range(0, total.shape[0], STRIP)
     for own, (keys, ids, *side) in across.shards(*travelling):
         block = block_of(pairs, own, keys, ids)
         column = Side(*side) if side and block.keys is not None else None
-        total += serving(block, name).backward(block, own_side, column, (), by_keys=False)[0]
+        if own:  # which comes first
+            total = serving(block, name).backward(block, own_side, column, (), by_keys=False)[0]
+            continue
+        for first in strips:
+            here = slice(first, first + STRIP)
+            part = block._replace(queries=block.queries[here], ids=(block.ids[0][here], ids))
+            row = Side(*(x[here] for x in own_side))
+            total[here] += serving(part, name).backward(part, row, column, (), by_keys=False)[0]
     return total
