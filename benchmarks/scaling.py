@@ -1,0 +1,174 @@
+"""One batch over many processes: bytes on the wire and peak memory, predicted and counted.
+
+    python -m benchmarks.scaling            W = 2, 4, 8 on this machine; the prediction beyond it
+    python -m benchmarks.scaling --write    and put the tables into docs/scaling.md
+
+Forward and backward of `ntxent.torch.nt_xent(z1, z2, group=True)` in float32. Bytes are those of
+the loopback device between two barriers, over all processes; peaks are the resident memory above
+what was there, inputs included, before the call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import re
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from benchmarks.measure import give_back, reset_peak, status_mib
+
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+MIB = 2**20
+EXCHANGES = ("gather", "ring")
+# rows in all, elements of a row, processes
+CASES = [(8192, 256, processes) for processes in (2, 4, 8)]
+WIDE = (16384, 1024, 2)
+BEYOND = (2**20, 512, 64)
+
+
+class Predicted(NamedTuple):
+    """Of one process: NT-Xent, forward and backward, float32."""
+
+    sent: float  # MiB
+    exchanged: float  # MiB of other processes' rows that it holds
+    flops: float
+
+
+def predicted(rows: int, dim: int, processes: int, exchange: str) -> Predicted:
+    """A row is d floats and an id of 8 bytes; backward, two floats more. Each shard goes round."""
+    from ntxent.torch import _processes
+
+    shard = rows / processes
+    forward, backward = 4 * dim + 8, 4 * dim + 16
+    piece = min(shard * backward, _processes.PIECE_BYTES)
+    return Predicted(
+        sent=(processes - 1) * shard * (forward + backward) / MIB,
+        exchanged=(rows * backward if exchange == "gather" else 2 * piece) / MIB,
+        # 2 forward, 4 backward; half of what a shard makes of itself is its mirror image
+        flops=6 * shard * rows * dim - 2 * shard**2 * dim,
+    )
+
+
+class Measured(NamedTuple):
+    """Of one process (the mean of bytes, the largest peak and time)."""
+
+    sent: float  # MiB
+    peak: float  # MiB
+    seconds: float
+
+
+def measured(rows: int, dim: int, processes: int, exchange: str) -> Measured:
+    """One step in new processes."""
+    context = multiprocessing.get_context("spawn")
+    answers: Any = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"file://{Path(folder) / 'store'}"
+        workers = [
+            context.Process(
+                target=work, args=(rank, processes, place, rows, dim, exchange, answers)
+            )
+            for rank in range(processes)
+        ]
+        for worker in workers:
+            worker.start()
+        found = [answers.get(timeout=600) for _ in workers]
+        for worker in workers:
+            worker.join()
+    sent, peaks, seconds = zip(*found, strict=True)
+    return Measured(max(sent) / processes, max(peaks), max(seconds))
+
+
+def work(
+    rank: int, processes: int, place: str, rows: int, dim: int, exchange: str, answers: Any
+) -> None:
+    """What each process does: a small step to load what loads, then the one that counts."""
+    import torch
+    import torch.distributed as dist
+
+    from ntxent.torch import nt_xent
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", place, rank=rank, world_size=processes)
+    torch.manual_seed(rank)
+
+    def step(images: int) -> tuple[float, float, float]:
+        z1, z2 = (torch.randn(images, dim, requires_grad=True) for _ in range(2))
+        give_back()
+        before = reset_peak()
+        dist.barrier()
+        sent, started = loopback(), perf_counter()
+        nt_xent(z1, z2, group=True, exchange=exchange).backward()
+        seconds = perf_counter() - started
+        dist.barrier()
+        return (loopback() - sent) / MIB, status_mib("VmHWM") - before, seconds
+
+    step(64)
+    answers.put(step(rows // processes // 2))
+    dist.destroy_process_group()
+
+
+def loopback() -> int:
+    """Bytes that the loopback device has sent."""
+    text = Path("/proc/net/dev").read_text(encoding="utf-8")
+    found = re.search(r"^\s*lo:\s*(.*)$", text, re.MULTILINE)
+    if found is None:
+        msg = "no loopback device in /proc/net/dev, by which bytes are counted here"
+        raise RuntimeError(msg)
+    return int(found.group(1).split()[8])
+
+
+def counters() -> str:
+    """Predicted against counted."""
+    heads = "rows", "d", "processes", "exchange", "sent, predicted", "counted", "others' rows", "peak"
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for rows, dim, processes in (*CASES, WIDE):
+        for exchange in EXCHANGES:
+            wanted = predicted(rows, dim, processes, exchange)
+            found = measured(rows, dim, processes, exchange)
+            lines.append(
+                f"| {rows} | {dim} | {processes} | {exchange} | {wanted.sent:.1f} | "
+                f"{found.sent:.1f} | {wanted.exchanged:.0f} | {found.peak:.0f} |"
+            )
+            print(lines[-1], f" {found.seconds:.1f} s", flush=True)
+    return "\n".join(lines)
+
+
+def beyond() -> str:
+    """What the formulas say of a batch that is not at hand."""
+    rows, dim, processes = BEYOND
+    lines = [
+        f"| {rows:,} rows, d = {dim}, {processes} processes | gather | ring |",
+        "|---|---|---|",
+    ]
+    both = [predicted(rows, dim, processes, exchange) for exchange in EXCHANGES]
+    for name, values in (
+        ("rows on a process", [f"{rows // processes:,}"] * 2),
+        ("sent by a process, GiB", [f"{x.sent / 1024:.2f}" for x in both]),
+        ("other processes' rows on it, MiB", [f"{x.exchanged:.0f}" for x in both]),
+        ("floating-point operations, 10^12", [f"{x.flops / 1e12:.1f}" for x in both]),
+    ):
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--write", action="store_true", help="also into docs/scaling.md")
+    options = parser.parse_args()
+    tables = {"beyond": beyond(), "counters": counters()}
+    print(*tables.values(), sep="\n\n")
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        for name, table in tables.items():
+            text = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+            marks = f"<!-- {name} -->.*<!-- /{name} -->"
+            page = re.sub(marks, lambda _, text=text: text, page, flags=re.DOTALL)
+        PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
