@@ -60,13 +60,13 @@ def compiled(
     """Compile a kernel as a launch with contiguous rows would."""
     dtype, kind = DTYPES[product]
     constants = {"BY_IDS": False, "PRECISION": precision(kind), "SHIFTED": shifted}
-    constants |= blocks.constants(dim) | {"own_dim": 1, "other_dim": 1}
+    constants |= blocks.constants(dim)
     if kernel is backward:
         constants |= {"BY_OWN": True, "BY_OTHERS": True, "OUT": min(blocks.out, whole(dim))}
     signature, attributes = {}, {}
     for place, name in enumerate(kernel.arg_names):
         signature[name] = "constexpr" if name in constants else type_of(name, dtype)
-        if signature[name].startswith("*") or name in {"own_row", "other_row", "dim"}:
+        if signature[name].startswith("*") or name == "dim":
             attributes[(place,)] = [["tt.divisibility", 16]]
     started, told = perf_counter(), io.StringIO()
     with contextlib.redirect_stdout(told):

@@ -35,21 +35,51 @@ def test_strides_are_honoured(backend: Any, torch: Any) -> None:
             assert torch.equal(got.lse, want.lse)
 
 
-def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
-    """Rows so far apart that an int32 would not reach the last; untouched memory costs nothing."""
-    from ntxent.torch import _triton
+def test_rows_are_copied_only_where_they_must_be(backend: Any, torch: Any) -> None:
+    """Kernels get rows one after another, padded with zeros, at an aligned address."""
+    from ntxent.torch._triton import packed
 
-    pairs = pairs_of(backend, (9, None, 16), 0.1, "period")
-    apart = 2**28 + 8
-    far = torch.empty(8 * apart + 16, dtype=torch.bfloat16, device=backend.device)
-    far = far.as_strided((9, 16), (apart, 1))
-    far.copy_(pairs.queries)
-    assert far[-1].storage_offset() > 2**31
-    near = far.contiguous()
-    got, expected = (
-        _triton.forward(pairs._replace(queries=rows), keep=False)[0].lse for rows in (far, near)
-    )
-    assert torch.equal(got, expected)
+    memory = torch.randn(9 * 48 + 1, device=backend.device)
+    good = memory[:-1].view(9, 48)
+    assert packed(good) is good
+    for rows in (good[:, :33], good[:, :32], good.T, memory[1:].view(9, 48), good[::2]):
+        found, dim = packed(rows), rows.shape[1]
+        assert found.shape == (rows.shape[0], -(-dim // 16) * 16)
+        assert found.is_contiguous()
+        assert found.data_ptr() % 16 == 0
+        assert torch.equal(found[:, :dim], rows)
+        assert not found[:, dim:].any()
+
+
+def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
+    """Rows so long that an int32 would not reach the last; untouched memory costs nothing.
+
+    Kernels that are told that 16 elements are the whole of a row leave the rest of it alone.
+    """
+    from ntxent.torch._triton_backward import backward
+    from ntxent.torch._triton_blocks import precision
+    from ntxent.torch._triton_forward import forward
+
+    constants = {"SHIFTED": False, "BY_IDS": False, "PRECISION": precision("half"), "WHOLE": True}
+    constants |= {"DIM": 16, "ROWS": 16, "COLUMNS": 16}
+    values = rows_of(backend, 3, 16).bfloat16()
+    scale, lse = torch.full((), 10.0, device=backend.device), values.new_empty(3).float()
+    found = []
+    for dim in (16, 2**30 + 16):
+        rows, grad = (
+            values.new_empty(2 * dim + 16).as_strided((3, 16), (dim, 1)) for _ in range(2)
+        )
+        rows.copy_(values)
+        forward[1, 1](rows, 3, rows, rows, 3, rows, dim, scale, 7, lse, **constants)
+        side = rows, 3, rows, torch.ones_like(lse), lse
+        backward[1, 1, 1](
+            *side, *side, dim, scale, 7, scale, grad, BY_OWN=True, BY_OTHERS=True, OUT=16,
+            **constants,
+        )  # fmt: skip
+        found.append((lse.clone(), grad.contiguous()))
+    assert rows[-1].storage_offset() > 2**31
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert found[0][1].any(dim=1).all()
 
 
 def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
@@ -57,14 +87,14 @@ def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
 ) -> None:
     from ntxent.torch import nt_xent
 
-    views = [rows_of(backend, 150, 8).requires_grad_() for _ in range(2)]
+    views = [rows_of(backend, 150, 16).requires_grad_() for _ in range(2)]
     found = []
     with largest_tensor() as largest:
         for _ in range(2):
             loss = nt_xent(*views, implementation="triton")
             found.append((loss, *torch.autograd.grad(loss, views)))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert largest.size <= 4 * 300 * 8  # the rows, in the bytes that the interpreter copies
+    assert largest.size <= 4 * 300 * 16  # the rows, in the bytes that the interpreter copies
 
 
 def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch: Any) -> None:
