@@ -29,8 +29,8 @@ class Blocks(NamedTuple):
 
 
 # By product, then by the longest row that they serve. `python tests/kernels.py` compiles them for
-# contiguous rows of a multiple of 16 elements and no array of ids: none spills a register there, or
-# needs more shared memory than compute capability 8.0 has.
+# everything that a launch may ask of them: none spills a register, or needs more shared memory than
+# compute capability 8.0 has.
 FORWARD = {
     "half": {
         128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
@@ -41,19 +41,23 @@ FORWARD = {
         128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
         1024: [Blocks(128, 64, 32, 0, 8, 3), Blocks(64, 64, 32, 0, 4, 2)],
     },
-    "ieee": {1024: [Blocks(64, 32, 16, 0, 4, 1), Blocks(64, 64, 16, 0, 4, 2)]},
+    "ieee": {1024: [Blocks(64, 32, 16, 0, 4, 1), Blocks(64, 64, 16, 0, 4, 1)]},
 }
 BACKWARD = {
     "half": {
+        16: [Blocks(64, 64, 16, 16, 8, 2), Blocks(64, 32, 16, 16, 4, 2)],
         128: [Blocks(64, 64, 128, 128, 4, 2), Blocks(128, 64, 128, 128, 8, 2)],
         256: [Blocks(64, 64, 256, 256, 8, 2), Blocks(64, 32, 256, 256, 8, 2)],
         1024: [Blocks(64, 64, 64, 256, 8, 2), Blocks(64, 32, 64, 256, 8, 2)],
     },
     "tf32": {
-        128: [Blocks(64, 64, 128, 128, 8, 2), Blocks(64, 32, 128, 128, 8, 2)],
+        128: [Blocks(64, 64, 128, 128, 8, 1), Blocks(64, 32, 128, 128, 8, 2)],
         1024: [Blocks(64, 64, 32, 256, 8, 2), Blocks(64, 32, 32, 256, 8, 2)],
     },
-    "ieee": {1024: [Blocks(64, 32, 16, 64, 4, 1), Blocks(64, 32, 16, 64, 4, 2)]},
+    "ieee": {
+        32: [Blocks(32, 32, 16, 32, 4, 2), Blocks(64, 32, 16, 32, 8, 2)],
+        1024: [Blocks(32, 32, 16, 64, 4, 2), Blocks(32, 32, 16, 64, 4, 1)],
+    },
 }
 INTERPRETED = [Blocks(64, 64, 128, 128, 1, 1)]
 
