@@ -119,7 +119,8 @@ def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeyp
     monkeypatch.setattr(_triton_blocks, "CHOSEN", {})
     monkeypatch.setattr(knobs.runtime, "interpret", False)
     rows = torch.zeros(8, 128, device=backend.device)
-    short = _triton_blocks.candidates("forward", _triton_blocks.product_of(rows), 128)
+    kind = _triton_blocks.kind_of("forward", rows, rows, by_ids=False)
+    short = _triton_blocks.candidates("forward", kind.product, 128)
     assert len(short) > 1
     measured = []
 
@@ -128,13 +129,25 @@ def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeyp
         return float(measured[-1] == short[0])
 
     monkeypatch.setattr(_triton_blocks.triton.testing, "do_bench", slow_first)
-    assert _triton_blocks.choose("forward", rows, measured.append) == short[1]
+    assert _triton_blocks.choose(kind, measured.append) == short[1]
     assert measured == short
-    assert _triton_blocks.choose("forward", rows, measured.append) == short[1]
+    assert _triton_blocks.choose(kind, measured.append) == short[1]
     assert measured == short
     torch.use_deterministic_algorithms(True)
     try:
-        assert _triton_blocks.choose("forward", rows, measured.append) == short[0]
+        assert _triton_blocks.choose(kind, measured.append) == short[0]
     finally:
         torch.use_deterministic_algorithms(False)
     assert measured == short
+
+
+def test_what_a_choice_of_blocks_stands_for(torch: Any) -> None:
+    """Up to twice as many rows; neither a larger batch nor arrays of ids."""
+    from ntxent.torch._triton_blocks import kind_of
+
+    rows = torch.zeros(1024, 16)
+    kind = kind_of("forward", rows[:512], rows[:64], by_ids=False)
+    assert kind_of("forward", rows[:1023], rows[:127], by_ids=False) == kind
+    assert kind_of("forward", rows, rows[:64], by_ids=False) != kind
+    assert kind_of("forward", rows[:512], rows[:128], by_ids=False) != kind
+    assert kind_of("forward", rows[:512], rows[:64], by_ids=True) != kind

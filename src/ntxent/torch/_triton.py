@@ -21,7 +21,15 @@ from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch import _triton_backward, _triton_forward
 from ntxent.torch._tile import Found, Pairs, found
-from ntxent.torch._triton_blocks import Blocks, choose, precision, product_of, shares, whole
+from ntxent.torch._triton_blocks import (
+    Blocks,
+    choose,
+    kind_of,
+    precision,
+    product_of,
+    shares,
+    whole,
+)
 
 # What the largest upstream is scaled to. A weight is at most twice that, within float16's 65504,
 # and weights down to 4e-12 of the largest don't vanish, where they would at 6e-8 unscaled.
@@ -86,7 +94,7 @@ def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
             **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    launch("forward", own.values, run)
+    launch("forward", own, others, run)
     return found(parts[0] if len(parts) == 1 else parts.logsumexp(0), None, empties=True)
 
 
@@ -128,15 +136,17 @@ def gradient(
             **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    launch("backward", own.values, run)
+    launch("backward", own, others, run)
     grad = parts[0] if count == 1 else parts.sum(0)
     return grad[:, : pairs.queries.shape[1]].contiguous()
 
 
-def launch(name: str, rows: Tensor, run: Callable[[Blocks], None]) -> None:
+def launch(kernel: str, own: Rows, others: Rows, run: Callable[[Blocks], None]) -> None:
     """Run a kernel with the blocks that suit, on the rows' device, which may not be the current."""
+    rows = own.values
+    kind = kind_of(kernel, rows, others.values, own.ids is not None)
     with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():
-        run(choose(name, rows, run))
+        run(choose(kind, run))
 
 
 def constants(pairs: Pairs, own: Rows, blocks: Blocks) -> dict[str, Any]:
