@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,23 @@ def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch:
     with pytest.raises(RuntimeError, match=r"can't serve.*pip install \"ntxent\[triton\]\""):
         nt_xent(*views, implementation="triton")
     assert nt_xent(*views).isfinite()  # of itself it takes another
+
+
+def test_devices_that_it_can_not_serve_it_refuses(torch: Any, monkeypatch: Any) -> None:
+    from triton import knobs
+
+    from ntxent.torch._implementations import check_serves, default_for
+
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    for device, reason in (
+        ("cpu", "a CUDA device .* on cpu; move"),
+        ("cuda", "8.0 .* has 7.5, or"),
+    ):
+        rows = SimpleNamespace(dtype=torch.float32, device=torch.device(device))
+        assert default_for(rows) == "tiled"
+        with pytest.raises(RuntimeError, match=f"can't serve: it needs .*{reason}"):
+            check_serves(rows)
 
 
 def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeypatch: Any) -> None:
