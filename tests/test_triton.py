@@ -51,13 +51,7 @@ def pairs_of(backend: Any, size: Any, temperature: float, ids: str) -> Any:
     return Pairs(queries, keys, 1 / temperature, given, True, keys is not None)
 
 
-@pytest.mark.parametrize("ids", ["period", "arrays"])
-@pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_both_kernels(
-    backend: Any, torch: Any, size: Any, temperature: float, product: str, ids: str, note_worst: Any
-) -> None:
+def assert_right(torch: Any, pairs: Any, product: str, note_worst: Any) -> None:
     """Log-sum-exps to float32's digits of what the rounded rows give; gradients to the product's.
 
     The rounding of rows is not the kernels': products are summed in float32. In the gradient the
@@ -66,8 +60,7 @@ def test_both_kernels(
     from ntxent._pairs import Side
     from ntxent.torch import _matrix, _triton
 
-    pairs = pairs_of(backend, size, temperature, ids)
-    low = getattr(torch, product)
+    low, scale = getattr(torch, product), pairs.scale
     rounded = [None if x is None else x.to(low).double() for x in (pairs.queries, pairs.keys)]
     truth = pairs._replace(queries=rounded[0], keys=rounded[1])
     found = _triton.forward(pairs._replace(product=low), keep=False)
@@ -82,7 +75,7 @@ def test_both_kernels(
         assert torch.equal(got.lse[~finite], want.lse[~finite].float())
         error = torch.where(finite, got.lse - want.lse, 0.0).abs().max().item()
         # a score is a sum of d products over tau, a log-sum-exp of them log n
-        bound = epsilon * (4 / temperature + 2 * np.log(pairs.others.shape[0]) + 1)
+        bound = epsilon * (4 * scale + 2 * np.log(pairs.others.shape[0]) + 1)
         assert_within(error, bound, "log-sum-exp")
         note_worst("kernels, log-sum-exp", "torch", error / bound)
     upstream = [None if x is None else torch.randn_like(x.lse) for x in found[:2]]
@@ -101,10 +94,42 @@ def test_both_kernels(
             assert a is None
             continue
         assert a.dtype == torch.float32
-        error = ((a - b).abs().max() / b.abs().max().clamp(min=1e-6 / temperature)).item()
-        bound = 8 * epsilon * max(1.0, 1 / temperature) + EPSILON.get(product, 0.0)
+        error = ((a - b).abs().max() / b.abs().max().clamp(min=1e-6 * scale)).item()
+        bound = 8 * epsilon * max(1.0, scale) + EPSILON.get(product, 0.0)
         assert_within(error, bound, "gradient")
         note_worst(f"kernels, gradient, {product}", "torch", error / bound)
+
+
+@pytest.mark.parametrize("ids", ["period", "arrays"])
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_both_kernels(
+    backend: Any, torch: Any, size: Any, temperature: float, product: str, ids: str, note_worst: Any
+) -> None:
+    assert_right(torch, pairs_of(backend, size, temperature, ids), product, note_worst)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("product", ["half", "tf32", "ieee"])
+def test_the_blocks_that_gpus_take(
+    backend: Any, torch: Any, product: str, place: int, note_worst: Any, monkeypatch: Any
+) -> None:
+    """All of both lists: several ragged blocks of rows and columns, ragged parts of a row."""
+    from ntxent.torch import _triton
+    from ntxent.torch._triton_blocks import BACKWARD, FORWARD
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(_triton, "choose", lambda kind, run: given[kind.kernel])
+    forward, backward = FORWARD[product], BACKWARD[product]
+    for longest in sorted({*forward, *backward}):
+        for kernel, lists in (("forward", forward), ("backward", backward)):
+            serving = lists[min(x for x in lists if longest <= x)]
+            assert len(serving) == 2
+            given[kernel] = serving[place]
+        pairs = pairs_of(backend, (150, 140, min(longest, 272) - 7), 0.01, "arrays")
+        dtype = "bfloat16" if product == "half" else "float32"
+        assert_right(torch, pairs, dtype, note_worst)
 
 
 @pytest.mark.parametrize("case", GRID, ids=str)
