@@ -16,6 +16,7 @@ import itertools
 import os
 import re
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -33,15 +34,26 @@ from ntxent.torch._triton_backward import backward
 from ntxent.torch._triton_blocks import Blocks, candidates, precision, whole
 from ntxent.torch._triton_forward import forward
 
+KERNELS = {"forward": forward, "backward": backward}
 DTYPES = {"float32": ("fp32", "ieee"), "TF32": ("fp32", "tf32"), "bfloat16": ("bf16", "half")}
 DTYPES["float16"] = ("fp16", "half")
-DIMS = (64, 128, 256, 512, 1024)
+DIMS = (16, 32, 64, 128, 256, 512, 1024)
 CAPABILITIES = {80: ("8.0", 163 * 1024), 90: ("9.0", 227 * 1024)}
 PAGE = Path(__file__).parents[1] / "docs" / "kernels.md"
 HEAD = """\
 | kernel | product | d | capability | registers | shared memory, KiB | spills, bytes | matrices |
 |---|---|---|---|---|---|---|---|
 """
+
+
+class Launch(NamedTuple):
+    """What is compiled: a kernel for pointers of a type, and constants."""
+
+    kernel: str
+    dtype: str
+    capability: int
+    blocks: Blocks
+    constants: tuple[tuple[str, Any], ...]
 
 
 class Compiled(NamedTuple):
@@ -54,26 +66,41 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def compiled(
-    kernel: Any, product: str, dim: int, blocks: Blocks, capability: int, shifted: bool
-) -> Compiled:
-    """Compile a kernel as a launch with contiguous rows would."""
+def launches(kernel: str, product: str, dim: int, capability: int) -> list[Launch]:
+    """All that such rows may ask for: each block, shifted or not, ids or a period, one side or two.
+
+    Rows of other lengths get the same kernels: d is an argument, a multiple of 16 by padding.
+    """
     dtype, kind = DTYPES[product]
-    constants = {"BY_IDS": False, "PRECISION": precision(kind), "SHIFTED": shifted}
-    constants |= blocks.constants(dim) | {"own_dim": 1, "other_dim": 1}
-    if kernel is backward:
-        constants |= {"BY_OWN": True, "BY_OTHERS": True, "OUT": min(blocks.out, whole(dim))}
+    choices = {"SHIFTED": (False, True), "BY_IDS": (False, True)}
+    if kernel == "backward":
+        choices |= {"BY_OWN": (True, False), "BY_OTHERS": (True, False)}
+    found = []
+    for blocks in candidates(kernel, kind, dim):
+        fixed = {"PRECISION": precision(kind), **blocks.constants(dim)}
+        if kernel == "backward":
+            fixed["OUT"] = min(blocks.out, whole(dim))
+        for values in itertools.product(*choices.values()):
+            constants = fixed | dict(zip(choices, values, strict=True))
+            if constants.get("BY_OWN", True) or constants["BY_OTHERS"]:
+                found.append(Launch(kernel, dtype, capability, blocks, tuple(constants.items())))
+    return found
+
+
+def compiled(launch: Launch) -> Compiled:
+    """Compile a kernel as a launch would."""
+    kernel, constants = KERNELS[launch.kernel], dict(launch.constants)
     signature, attributes = {}, {}
     for place, name in enumerate(kernel.arg_names):
-        signature[name] = "constexpr" if name in constants else type_of(name, dtype)
-        if signature[name].startswith("*") or name in {"own_row", "other_row", "dim"}:
+        signature[name] = "constexpr" if name in constants else type_of(name, launch.dtype)
+        if signature[name].startswith("*") or name == "dim":
             attributes[(place,)] = [["tt.divisibility", 16]]
     started, told = perf_counter(), io.StringIO()
     with contextlib.redirect_stdout(told):
         made = triton.compile(
             ASTSource(kernel, signature, constants, attributes),
-            target=GPUTarget("cuda", capability, 32),
-            options={"num_warps": blocks.warps, "num_stages": blocks.stages},
+            target=GPUTarget("cuda", launch.capability, 32),
+            options={"num_warps": launch.blocks.warps, "num_stages": launch.blocks.stages},
         )
     seconds, ptx = perf_counter() - started, made.asm["ptx"]
     instructions = next((name for name in ("wgmma", "mma.sync") if f"{name}." in ptx), "none")
@@ -99,22 +126,22 @@ def used(told: str) -> tuple[int, int]:
     return int(registers), sum(map(int, re.findall(r"(\d+) bytes spill", told)))
 
 
-def faults(found: Compiled, product: str, dim: int, capability: int) -> list[str]:
+def faults(launch: Launch, found: Compiled) -> list[str]:
     """Spills, too much shared memory, no tensor cores where they are meant."""
-    room = CAPABILITIES[capability][1]
-    wrong = [f"{found.spills} bytes of spills"] if found.spills and dim <= 256 else []
+    room = CAPABILITIES[launch.capability][1]
+    wrong = [f"{found.spills} bytes of spills"] if found.spills else []
     wrong += [f"{found.shared} bytes of shared memory"] if found.shared > room else []
-    if found.instructions == "none" and product != "float32":
+    if found.instructions == "none" and dict(launch.constants)["PRECISION"] != "ieee":
         wrong.append("no matrix instructions")
-    return wrong
+    return [f"{launch}: {fault}" for fault in wrong]
 
 
-def line(kernel: Any, product: str, dim: int, capability: int, made: list[Compiled]) -> str:
-    """The largest of each number over all blocks, with and without a shift."""
+def line(kernel: str, product: str, dim: int, capability: int, made: list[Compiled]) -> str:
+    """The largest of each number over all launches."""
     registers, shared, spills = (max(x[place] for x in made) for place in range(3))
     (instructions,) = {x.instructions for x in made}
     return (
-        f"| {kernel.__name__} | {product} | {dim} | {CAPABILITIES[capability][0]} | "
+        f"| {kernel} | {product} | {dim} | {CAPABILITIES[capability][0]} | "
         f"{registers} | {shared / 1024:.0f} | {spills} | {instructions} |"
     )
 
@@ -126,22 +153,19 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=DIMS, help="lengths of rows")
     options = parser.parse_args()
     print(HEAD, end="")
-    lines, wrong, everything = [], [], []
-    for kernel, product, dim, capability in itertools.product(
-        (forward, backward), DTYPES, options.dims, CAPABILITIES
-    ):
-        made = [
-            compiled(kernel, product, dim, blocks, capability, shifted)
-            for blocks in candidates(kernel.__name__, DTYPES[product][1], dim)
-            for shifted in (False, True)
-        ]
-        lines.append(line(kernel, product, dim, capability, made))
-        print(lines[-1], flush=True)
-        wrong += [
-            f"{lines[-1]} {x}" for found in made for x in faults(found, product, dim, capability)
-        ]
-        everything += made
-    slowest = max(found.seconds for found in everything)
+    lines = []
+    table = itertools.product(KERNELS, DTYPES, options.dims, CAPABILITIES)
+    wanted = {key: launches(*key) for key in table}
+    with ProcessPoolExecutor() as pool:
+        different = dict.fromkeys(itertools.chain.from_iterable(wanted.values()))
+        under_way = {launch: pool.submit(compiled, launch) for launch in different}
+        for key, asked in wanted.items():
+            made = [under_way[launch].result() for launch in asked]
+            lines.append(line(*key, made))
+            print(lines[-1], flush=True)
+    everything = {launch: found.result() for launch, found in under_way.items()}
+    wrong = [fault for launch, found in everything.items() for fault in faults(launch, found)]
+    slowest = max(found.seconds for found in everything.values())
     told = f"{len(everything)} kernels compiled, each in at most {slowest:.1f} s."
     print(f"{told} {len(wrong)} faults.")
     if options.write:

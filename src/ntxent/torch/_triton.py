@@ -2,8 +2,8 @@
 
 The kernels (`_triton_forward.py`, `_triton_backward.py`) take float32, bfloat16 or float16 rows and
 sum in float32. A tile of scores lives in registers; memory beside inputs and gradients is O(n), and
-under autocast a copy of the rows. Rows and columns, queries and keys are served by the same kernels
-with their places changed.
+a copy of the rows where they are lowered, scattered or of an odd length. Rows and columns, queries
+and keys are served by the same kernels with their places changed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,21 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch import _triton_backward, _triton_forward
 from ntxent.torch._tile import Found, Pairs, found
-from ntxent.torch._triton_blocks import Blocks, choose, precision, product_of, shares, whole
+from ntxent.torch._triton_blocks import (
+    Blocks,
+    choose,
+    kind_of,
+    precision,
+    product_of,
+    shares,
+    whole,
+)
 
 # What the largest upstream is scaled to. A weight is at most twice that, within float16's 65504,
 # and weights down to 4e-12 of the largest don't vanish, where they would at 6e-8 unscaled.
@@ -28,7 +37,7 @@ HEADROOM = 2.0**14
 
 
 class Rows(NamedTuple):
-    """Queries or keys, in the dtype of the product."""
+    """Queries or keys, in the dtype of the product and as kernels read them."""
 
     values: Tensor
     ids: Tensor | None
@@ -36,15 +45,26 @@ class Rows(NamedTuple):
     def arguments(self) -> tuple[Any, ...]:
         """As kernels take them; a pointer that isn't read, where a period stands for ids."""
         ids = self.values if self.ids is None else self.ids
-        return self.values, *self.values.stride(), self.values.shape[0], ids
+        return self.values, self.values.shape[0], ids
 
 
 def both(pairs: Pairs) -> tuple[Rows, Rows]:
     """Queries and keys."""
     dtype = pairs.product or pairs.queries.dtype
     ids = [x.contiguous() if isinstance(x, Tensor) else None for x in pairs.ids]
-    queries = Rows(pairs.queries.to(dtype), ids[0])
-    return queries, queries if pairs.keys is None else Rows(pairs.keys.to(dtype), ids[1])
+    queries = Rows(packed(pairs.queries.to(dtype)), ids[0])
+    return queries, queries if pairs.keys is None else Rows(packed(pairs.keys.to(dtype)), ids[1])
+
+
+def packed(rows: Tensor) -> Tensor:
+    """Rows one after another, zeros up to a multiple of 16 elements, the first at a multiple of 16.
+
+    Of others the compiler makes loads of single elements, whose addresses don't fit in registers.
+    """
+    if rows.shape[1] % 16:
+        return pad(rows, (0, -rows.shape[1] % 16))
+    rows = rows.contiguous()
+    return rows.clone() if rows.data_ptr() % 16 else rows
 
 
 def common(pairs: Pairs) -> tuple[Tensor, int]:
@@ -74,7 +94,7 @@ def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
             **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    launch("forward", own.values, run)
+    launch("forward", own, others, run)
     return found(parts[0] if len(parts) == 1 else parts.logsumexp(0), None, empties=True)
 
 
@@ -116,14 +136,17 @@ def gradient(
             **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    launch("backward", own.values, run)
-    return parts[0] if count == 1 else parts.sum(0)
+    launch("backward", own, others, run)
+    grad = parts[0] if count == 1 else parts.sum(0)
+    return grad[:, : pairs.queries.shape[1]].contiguous()
 
 
-def launch(name: str, rows: Tensor, run: Callable[[Blocks], None]) -> None:
+def launch(kernel: str, own: Rows, others: Rows, run: Callable[[Blocks], None]) -> None:
     """Run a kernel with the blocks that suit, on the rows' device, which may not be the current."""
+    rows = own.values
+    kind = kind_of(kernel, rows, others.values, own.ids is not None)
     with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():
-        run(choose(name, rows, run))
+        run(choose(kind, run))
 
 
 def constants(pairs: Pairs, own: Rows, blocks: Blocks) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from ntxent.torch._triton_scores import LOG2E, dot, ids_of, rows_of, scores_of
 
 @triton.jit(do_not_specialize=["rows", "columns", "period"])
 def backward(
-    own, own_row, own_dim, rows, own_ids, own_upstream, own_lse,
-    others, other_row, other_dim, columns, other_ids, other_upstream, other_lse,
+    own, rows, own_ids, own_upstream, own_lse,
+    others, columns, other_ids, other_upstream, other_lse,
     dim, scale, period, gain, grad,
     BY_OWN: tl.constexpr, BY_OTHERS: tl.constexpr, OUT: tl.constexpr,
     SHIFTED: tl.constexpr, BY_IDS: tl.constexpr, PRECISION: tl.constexpr,
@@ -34,7 +34,7 @@ def backward(
     factor = tl.load(scale) * LOG2E
     part = tl.arange(0, DIM)
     here = tl.program_id(2) * OUT + tl.arange(0, OUT)  # the elements of the gradient
-    own_part = rows_of(own, row, part, rows, dim, own_row, own_dim)
+    own_part = rows_of(own, row, part, rows, dim)
     ids = ids_of(own_ids, row, rows, period, BY_IDS)
     if BY_OWN:
         g = tl.load(own_upstream + row, mask=row < rows, other=0.0)
@@ -45,10 +45,10 @@ def backward(
     total = tl.zeros([ROWS, OUT], tl.float32)
     for first in range(begin, tl.minimum(begin + share, columns), COLUMNS):
         column = first + tl.arange(0, COLUMNS)
-        other_part = rows_of(others, column, part, columns, dim, other_row, other_dim)
+        other_part = rows_of(others, column, part, columns, dim)
         scores = scores_of(
-            own, own_part, own_row, own_dim, row, rows, ids,
-            others, other_part, other_row, other_dim, column, columns,
+            own, own_part, row, rows, ids,
+            others, other_part, column, columns,
             ids_of(other_ids, column, columns, period, BY_IDS),
             dim, factor, WHOLE, DIM, PRECISION,
         )  # fmt: skip
@@ -70,7 +70,7 @@ def backward(
                 weights += h[None, :]
             weights *= tl.exp2(scores)
         if not WHOLE:
-            other_part = rows_of(others, column, here, columns, dim, other_row, other_dim)
+            other_part = rows_of(others, column, here, columns, dim)
         weights = weights.to(other_part.dtype)
         total = dot(weights, other_part, total, PRECISION)
     offset = (tl.program_id(1).to(tl.int64) * rows + row.to(tl.int64))[:, None] * dim

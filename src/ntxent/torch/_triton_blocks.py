@@ -29,8 +29,8 @@ class Blocks(NamedTuple):
 
 
 # By product, then by the longest row that they serve. `python tests/kernels.py` compiles them for
-# contiguous rows of a multiple of 16 elements and no array of ids: none spills a register there, or
-# needs more shared memory than compute capability 8.0 has.
+# everything that a launch may ask of them: none spills a register, or needs more shared memory than
+# compute capability 8.0 has.
 FORWARD = {
     "half": {
         128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
@@ -41,24 +41,40 @@ FORWARD = {
         128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
         1024: [Blocks(128, 64, 32, 0, 8, 3), Blocks(64, 64, 32, 0, 4, 2)],
     },
-    "ieee": {1024: [Blocks(64, 32, 16, 0, 4, 1), Blocks(64, 64, 16, 0, 4, 2)]},
+    "ieee": {1024: [Blocks(64, 32, 16, 0, 4, 1), Blocks(64, 64, 16, 0, 4, 1)]},
 }
 BACKWARD = {
     "half": {
+        16: [Blocks(64, 64, 16, 16, 8, 2), Blocks(64, 32, 16, 16, 4, 2)],
         128: [Blocks(64, 64, 128, 128, 4, 2), Blocks(128, 64, 128, 128, 8, 2)],
         256: [Blocks(64, 64, 256, 256, 8, 2), Blocks(64, 32, 256, 256, 8, 2)],
         1024: [Blocks(64, 64, 64, 256, 8, 2), Blocks(64, 32, 64, 256, 8, 2)],
     },
     "tf32": {
-        128: [Blocks(64, 64, 128, 128, 8, 2), Blocks(64, 32, 128, 128, 8, 2)],
+        128: [Blocks(64, 64, 128, 128, 8, 1), Blocks(64, 32, 128, 128, 8, 2)],
         1024: [Blocks(64, 64, 32, 256, 8, 2), Blocks(64, 32, 32, 256, 8, 2)],
     },
-    "ieee": {1024: [Blocks(64, 32, 16, 64, 4, 1), Blocks(64, 32, 16, 64, 4, 2)]},
+    "ieee": {
+        32: [Blocks(32, 32, 16, 32, 4, 2), Blocks(64, 32, 16, 32, 8, 2)],
+        1024: [Blocks(32, 32, 16, 64, 4, 2), Blocks(32, 32, 16, 64, 4, 1)],
+    },
 }
 INTERPRETED = [Blocks(64, 64, 128, 128, 1, 1)]
 
-Key = tuple[str, str, int, str]
-CHOSEN: dict[Key, Blocks] = {}  # by kernel, product, elements of a row, device
+
+class Kind(NamedTuple):
+    """What a choice of blocks is kept for."""
+
+    kernel: str
+    product: str
+    dim: int
+    by_ids: bool
+    rows: int  # binary digits of their number: one choice serves up to twice as many
+    columns: int  # likewise
+    device: str
+
+
+CHOSEN: dict[Kind, Blocks] = {}
 
 
 def whole(dim: int) -> int:
@@ -80,28 +96,33 @@ def product_of(rows: Tensor) -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-def candidates(name: str, product: str, dim: int) -> list[Blocks]:
+def candidates(kernel: str, product: str, dim: int) -> list[Blocks]:
     """The short list that serves rows of so many elements."""
     if knobs.runtime.interpret:
         return INTERPRETED
-    tables = {"forward": FORWARD, "backward": BACKWARD}[name][product]
+    tables = {"forward": FORWARD, "backward": BACKWARD}[kernel][product]
     return tables[min((longest for longest in tables if dim <= longest), default=max(tables))]
 
 
-def choose(name: str, rows: Tensor, run: Callable[[Blocks], object]) -> Blocks:
-    """The fastest of the short list, measured at the first call for rows of this kind.
+def kind_of(kernel: str, rows: Tensor, others: Tensor, by_ids: bool) -> Kind:
+    """The kind of a launch."""
+    digits = rows.shape[0].bit_length(), others.shape[0].bit_length()
+    return Kind(kernel, product_of(rows), rows.shape[1], by_ids, *digits, str(rows.device))
+
+
+def choose(kind: Kind, run: Callable[[Blocks], object]) -> Blocks:
+    """The fastest of the short list, measured at the first launch of this kind.
 
     Bits depend on the choice, and it on a measurement: where that may not be, the first one.
     """
-    key = name, product_of(rows), rows.shape[1], str(rows.device)
-    short = candidates(*key[:3])
+    short = candidates(kind.kernel, kind.product, kind.dim)
     if len(short) == 1 or torch.are_deterministic_algorithms_enabled():
         return short[0]
-    if key not in CHOSEN:
+    if kind not in CHOSEN:
         if capturing():
             return short[0]
-        CHOSEN[key] = fastest(short, run)
-    return CHOSEN[key]
+        CHOSEN[kind] = fastest(short, run)
+    return CHOSEN[kind]
 
 
 def capturing() -> bool:

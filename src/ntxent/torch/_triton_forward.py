@@ -16,8 +16,8 @@ from ntxent.torch._triton_scores import LOG2E, ids_of, rows_of, scores_of
 
 @triton.jit(do_not_specialize=["rows", "columns", "period"])
 def forward(
-    own, own_row, own_dim, rows, own_ids,
-    others, other_row, other_dim, columns, other_ids,
+    own, rows, own_ids,
+    others, columns, other_ids,
     dim, scale, period, found,
     SHIFTED: tl.constexpr, BY_IDS: tl.constexpr, PRECISION: tl.constexpr,
     WHOLE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -28,17 +28,17 @@ def forward(
     begin = tl.program_id(1) * share
     factor = tl.load(scale) * LOG2E
     part = tl.arange(0, DIM)
-    own_part = rows_of(own, row, part, rows, dim, own_row, own_dim)
+    own_part = rows_of(own, row, part, rows, dim)
     ids = ids_of(own_ids, row, rows, period, BY_IDS)
 
     top = tl.full([ROWS], -float("inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     for first in range(begin, tl.minimum(begin + share, columns), COLUMNS):
         column = first + tl.arange(0, COLUMNS)
-        other_part = rows_of(others, column, part, columns, dim, other_row, other_dim)
+        other_part = rows_of(others, column, part, columns, dim)
         scores = scores_of(
-            own, own_part, own_row, own_dim, row, rows, ids,
-            others, other_part, other_row, other_dim, column, columns,
+            own, own_part, row, rows, ids,
+            others, other_part, column, columns,
             ids_of(other_ids, column, columns, period, BY_IDS),
             dim, factor, WHOLE, DIM, PRECISION,
         )  # fmt: skip

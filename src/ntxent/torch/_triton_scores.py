@@ -13,9 +13,9 @@ LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def rows_of(array, row, column, rows, dim, row_stride, column_stride):
+def rows_of(array, row, column, rows, dim):
     """The elements at (row, column), 0 past the end; offsets may pass 2^31."""
-    offset = row.to(tl.int64)[:, None] * row_stride + column.to(tl.int64)[None, :] * column_stride
+    offset = row.to(tl.int64)[:, None] * dim + column[None, :]
     inside = (row < rows)[:, None] & (column < dim)[None, :]
     return tl.load(array + offset, mask=inside, other=0.0)
 
@@ -38,8 +38,8 @@ def dot(a, b, total, PRECISION: tl.constexpr):
 
 @triton.jit
 def scores_of(
-    own, own_part, own_row, own_dim, row, rows, own_ids,
-    others, other_part, other_row, other_dim, column, columns, other_ids,
+    own, own_part, row, rows, own_ids,
+    others, other_part, column, columns, other_ids,
     dim, factor, WHOLE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The tile's scores of base 2, -inf where there is no pair; its first parts are loaded."""
@@ -48,8 +48,8 @@ def scores_of(
     if not WHOLE:
         for start in range(DIM, dim, DIM):
             part = start + tl.arange(0, DIM)
-            queries = rows_of(own, row, part, rows, dim, own_row, own_dim)
-            keys = rows_of(others, column, part, columns, dim, other_row, other_dim)
+            queries = rows_of(own, row, part, rows, dim)
+            keys = rows_of(others, column, part, columns, dim)
             scores = dot(queries, tl.trans(keys), scores, PRECISION)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     pairs = inside & (own_ids[:, None] != other_ids[None, :])

@@ -1,0 +1,171 @@
+"""How Triton's kernels are launched: memory's layout, what is refused, the choice of blocks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from _largest import largest_tensor
+from test_triton import pairs_of, rows_of
+
+pytestmark = [pytest.mark.only("torch"), pytest.mark.kernels]
+
+
+@pytest.fixture
+def torch(backend: Any) -> Any:
+    assert backend.name == "torch"
+    backend.torch.manual_seed(0)
+    return backend.torch
+
+
+def test_strides_are_honoured(backend: Any, torch: Any) -> None:
+    """Rows that lie far apart, elements that do, and rows in reverse of the memory's order."""
+    from ntxent.torch import _triton
+
+    pairs = pairs_of(backend, (65, 40, 33), 0.1, "period")
+    expected = _triton.forward(pairs, keep=False)
+    wide = torch.zeros(65, 99, device=backend.device)
+    wide[:, ::3] = pairs.queries
+    turned = pairs.keys.T.contiguous().T
+    for queries, keys in ((wide[:, ::3], turned), (pairs.queries, turned)):
+        assert not (queries.is_contiguous() and keys.is_contiguous())
+        found = _triton.forward(pairs._replace(queries=queries, keys=keys), keep=False)
+        for got, want in zip(found[:2], expected[:2], strict=True):
+            assert torch.equal(got.lse, want.lse)
+
+
+def test_rows_are_copied_only_where_they_must_be(backend: Any, torch: Any) -> None:
+    """Kernels get rows one after another, padded with zeros, at an aligned address."""
+    from ntxent.torch._triton import packed
+
+    memory = torch.randn(9 * 48 + 1, device=backend.device)
+    good = memory[:-1].view(9, 48)
+    assert packed(good) is good
+    for rows in (good[:, :33], good[:, :32], good.T, memory[1:].view(9, 48), good[::2]):
+        found, dim = packed(rows), rows.shape[1]
+        assert found.shape == (rows.shape[0], -(-dim // 16) * 16)
+        assert found.is_contiguous()
+        assert found.data_ptr() % 16 == 0
+        assert torch.equal(found[:, :dim], rows)
+        assert not found[:, dim:].any()
+
+
+def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
+    """Rows so long that an int32 would not reach the last; untouched memory costs nothing.
+
+    Kernels that are told that 16 elements are the whole of a row leave the rest of it alone.
+    """
+    from ntxent.torch._triton_backward import backward
+    from ntxent.torch._triton_blocks import precision
+    from ntxent.torch._triton_forward import forward
+
+    constants = {"SHIFTED": False, "BY_IDS": False, "PRECISION": precision("half"), "WHOLE": True}
+    constants |= {"DIM": 16, "ROWS": 16, "COLUMNS": 16}
+    values = rows_of(backend, 3, 16).bfloat16()
+    scale, lse = torch.full((), 10.0, device=backend.device), values.new_empty(3).float()
+    found = []
+    for dim in (16, 2**30 + 16):
+        rows, grad = (
+            values.new_empty(2 * dim + 16).as_strided((3, 16), (dim, 1)) for _ in range(2)
+        )
+        rows.copy_(values)
+        forward[1, 1](rows, 3, rows, rows, 3, rows, dim, scale, 7, lse, **constants)
+        side = rows, 3, rows, torch.ones_like(lse), lse
+        backward[1, 1, 1](
+            *side, *side, dim, scale, 7, scale, grad, BY_OWN=True, BY_OTHERS=True, OUT=16,
+            **constants,
+        )  # fmt: skip
+        found.append((lse.clone(), grad.contiguous()))
+    assert rows[-1].storage_offset() > 2**31
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert found[0][1].any(dim=1).all()
+
+
+def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
+    backend: Any, torch: Any
+) -> None:
+    from ntxent.torch import nt_xent
+
+    views = [rows_of(backend, 150, 16).requires_grad_() for _ in range(2)]
+    found = []
+    with largest_tensor() as largest:
+        for _ in range(2):
+            loss = nt_xent(*views, implementation="triton")
+            found.append((loss, *torch.autograd.grad(loss, views)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert largest.size <= 4 * 300 * 16  # the rows, in the bytes that the interpreter copies
+
+
+def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch: Any) -> None:
+    from ntxent.torch import _implementations, nt_xent
+
+    views = [rows_of(backend, 5, 3) for _ in range(2)]
+    with pytest.raises(RuntimeError, match=r"can't serve.*float64.*convert.*tiled"):
+        nt_xent(*(x.double() for x in views), implementation="triton")
+    assert nt_xent(*(x.double() for x in views)).dtype == torch.float64
+    monkeypatch.setattr(_implementations, "has_triton", lambda: False)
+    with pytest.raises(RuntimeError, match=r"can't serve.*pip install \"ntxent\[triton\]\""):
+        nt_xent(*views, implementation="triton")
+    assert nt_xent(*views).isfinite()  # of itself it takes another
+
+
+def test_devices_that_it_can_not_serve_it_refuses(torch: Any, monkeypatch: Any) -> None:
+    from triton import knobs
+
+    from ntxent.torch._implementations import check_serves, default_for
+
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    for device, reason in (
+        ("cpu", "a CUDA device .* on cpu; move"),
+        ("cuda", "8.0 .* has 7.5, or"),
+    ):
+        rows = SimpleNamespace(dtype=torch.float32, device=torch.device(device))
+        assert default_for(rows) == "tiled"
+        with pytest.raises(RuntimeError, match=f"can't serve: it needs .*{reason}"):
+            check_serves(rows)
+
+
+def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeypatch: Any) -> None:
+    """The fastest of the list, kept; the first where bits may not depend on a measurement."""
+    from triton import knobs
+
+    from ntxent.torch import _triton_blocks
+
+    monkeypatch.setattr(_triton_blocks, "CHOSEN", {})
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    rows = torch.zeros(8, 128, device=backend.device)
+    kind = _triton_blocks.kind_of("forward", rows, rows, by_ids=False)
+    short = _triton_blocks.candidates("forward", kind.product, 128)
+    assert len(short) > 1
+    measured = []
+
+    def slow_first(run: Any, **options: Any) -> float:
+        run()
+        return float(measured[-1] == short[0])
+
+    monkeypatch.setattr(_triton_blocks.triton.testing, "do_bench", slow_first)
+    assert _triton_blocks.choose(kind, measured.append) == short[1]
+    assert measured == short
+    assert _triton_blocks.choose(kind, measured.append) == short[1]
+    assert measured == short
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert _triton_blocks.choose(kind, measured.append) == short[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert measured == short
+
+
+def test_what_a_choice_of_blocks_stands_for(torch: Any) -> None:
+    """Up to twice as many rows; neither a larger batch nor arrays of ids."""
+    from ntxent.torch._triton_blocks import kind_of
+
+    rows = torch.zeros(1024, 16)
+    kind = kind_of("forward", rows[:512], rows[:64], by_ids=False)
+    assert kind_of("forward", rows[:1023], rows[:127], by_ids=False) == kind
+    assert kind_of("forward", rows, rows[:64], by_ids=False) != kind
+    assert kind_of("forward", rows[:512], rows[:128], by_ids=False) != kind
+    assert kind_of("forward", rows[:512], rows[:64], by_ids=True) != kind
