@@ -5,8 +5,8 @@ torchrun --nproc-per-node 2 examples/simclr_ddp.py --quick    two epochs, to see
 
 Three things make a program one of several: `init_process_group`, `DistributedDataParallel` and
 `group=True`. Each process has its share of every batch and the loss compares it with all of it, so
-losses and accuracies are those of simclr_digits.py, but for rounding. This encoder has no batch
-normalisation; one that has needs `torch.nn.SyncBatchNorm` for that.
+the losses are those of simclr_digits.py but for rounding, and so is what the encoder learns. It has
+no batch normalisation; an encoder that has needs `torch.nn.SyncBatchNorm` for that.
 """
 
 from __future__ import annotations
