@@ -124,7 +124,7 @@ def parity(session: nox.Session, device: str) -> None:
 @nox.session
 @nox.parametrize("device", ["cpu"], ids=["cpu"])
 def extras(session: nox.Session, device: str) -> None:
-    """The lines of docs/which-loss.md against the packages they stand for; the recipes."""
+    """Other packages: the lines of docs/which-loss.md, their losses under DDP; the recipes."""
     install(session, "-e.[torch,jax]", group="extras")
     chosen = ["--backend", "torch", "--device", device, "--require", "--extras"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)

@@ -28,12 +28,17 @@ class Encoder(Protocol):
 
 
 def train(
-    encoder: Encoder, images: Array, epochs: int, batch_size: int, rng: np.random.Generator
+    encoder: Encoder,
+    images: Array,
+    epochs: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    quiet: bool = False,
 ) -> list[float]:
     """Make two views of every image, again in every epoch, and let them find each other."""
     steps = len(images) // batch_size
     losses: list[float] = []
-    with tqdm(range(epochs), desc="training", unit="epoch") as bar:
+    with tqdm(range(epochs), desc="training", unit="epoch", disable=quiet) as bar:
         for _ in bar:
             order = rng.permutation(len(images))
             for chosen in np.split(order[: steps * batch_size], steps):
@@ -54,3 +59,17 @@ def learning_rate(step: int, steps: int) -> float:
     done = (step + 0.5) / steps
     height = done / WARM_UP if done < WARM_UP else (1 - done) / (1 - WARM_UP)
     return PEAK * (1 - math.cos(math.pi * height)) / 2
+
+
+def summary(losses: list[float], epochs: int, batch_size: int) -> str:
+    """The losses of the first epoch and of the last, beside what knowing nothing costs."""
+    steps = len(losses) // epochs
+    return (
+        f"loss: {np.mean(losses[:steps]):.3f} in the first epoch, {np.mean(losses[-steps:]):.3f} "
+        f"in the last of {epochs}; {chance(batch_size):.3f} if every row were alike"
+    )
+
+
+def chance(batch_size: int) -> float:
+    """The loss if every row were alike: all others are as likely."""
+    return math.log(2 * batch_size - 1)

@@ -71,16 +71,14 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     losses = _digits_training.train(encoder, digits.train, options.epochs, options.batch_size, rng)
     scores["trained encoder"] = _digits.score(encoder.features, digits)
-    steps, chance = len(losses) // options.epochs, float(np.log(2 * options.batch_size - 1))
     print(f"{len(digits.train)} images to train on, without labels; {len(digits.test)} to test on")
-    print(
-        f"loss: {np.mean(losses[:steps]):.3f} in the first epoch, {np.mean(losses[-steps:]):.3f} "
-        f"in the last of {options.epochs}; {chance:.3f} if every row were alike\n"
-    )
+    print(_digits_training.summary(losses, options.epochs, options.batch_size) + "\n")
     print(_digits.table(scores))
     after = _digits.similarities(encoder.projections(views))
     pictures = _digits_figure.Batch(views, labels, before, after)
-    _digits_figure.save(options.figure, np.reshape(losses, (-1, steps)), chance, pictures)
+    chance = _digits_training.chance(options.batch_size)
+    by_epoch = np.reshape(losses, (options.epochs, -1))
+    _digits_figure.save(options.figure, by_epoch, chance, pictures)
     print(f"\nfigure: {options.figure}")
 
 

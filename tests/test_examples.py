@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,25 @@ pytestmark = [pytest.mark.only("torch"), pytest.mark.extras]
 ROOT = Path(__file__).parents[1]
 
 
-def output(name: str, *changes: str) -> str:
-    """What the recipe prints with --quick, its constants changed by these statements."""
-    lines = ["import sys", "sys.path.insert(0, 'examples')", f"import {name} as recipe"]
-    changed = ["-c", "\n".join([*lines, *changes, "recipe.main()"])]
-    found = subprocess.run(
-        [sys.executable, *(changed if changes else [f"examples/{name}.py"]), "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+def output(name: str, *changes: str, launcher: Sequence[str] = ()) -> str:
+    """What the recipe prints with --quick, its constants changed by these statements."""
+    program = [f"examples/{name}.py"]
+    if changes:
+        lines = ["import sys", "sys.path.insert(0, 'examples')", f"import {name} as recipe"]
+        program = ["-c", "\n".join([*lines, *changes, "recipe.main()"])]
+        if launcher:  # of programs that aren't files
+            program = ["--no-python", sys.executable, *program]
+    found = run(*launcher, *program, "--quick")
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -73,3 +82,28 @@ def test_the_learned_temperature_is_bounded() -> None:
     """By a bound that it would cross at once, as it needs more than a quick run to reach CLIP's."""
     text = output("two_towers_digits", "recipe.LEAST_TEMPERATURE = 0.1")
     assert numbers(text, "temperature")[0] >= 0.1
+
+
+def test_two_processes_train_as_one() -> None:
+    """Each of the first steps to float32's rounding, later ones to the digits that are printed."""
+    every_step = [
+        "training = recipe._digits_training",
+        "told = training.summary",
+        "training.summary = lambda losses, *rest: f'{told(losses, *rest)}\\nsteps: {losses}'",
+    ]
+    no_figure = "recipe._digits_figure.save = lambda *_: None"
+    two = output("simclr_ddp", *every_step, launcher=TORCHRUN)
+    one = output("simclr_digits", *every_step, no_figure)
+    for found, expected in zip(numbers(two, "loss:"), numbers(one, "loss:"), strict=True):
+        assert abs(found - expected) < 0.0015  # the last digit
+    both = (numbers(text, "steps:") for text in (two, one))
+    ratios = [mine / whole for mine, whole in zip(*both, strict=True)]
+    assert max(abs(ratio - 1) for ratio in ratios[:10]) < 1e-6
+    assert gain(two) > 1
+
+
+def test_several_processes_need_torchrun() -> None:
+    found = run("examples/simclr_ddp.py", "--quick")
+    assert found.returncode == 1
+    assert "torchrun --nproc-per-node 2 examples/simclr_ddp.py" in found.stderr
+    assert "Traceback" not in found.stderr
