@@ -6,6 +6,7 @@ from jax import Array
 
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
+from ntxent.jax._across import across_of
 from ntxent.jax._ops import OPS
 
 
@@ -17,6 +18,8 @@ def nt_xent(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    exchange: str | None = None,
 ) -> Array:
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
@@ -102,8 +105,9 @@ def nt_xent(
     >>> gradient.shape
     (2, 2)
     """
+    across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.nt_xent(
-        OPS, views, temperature, ids, denominator, normalize, reduction, implementation
+        OPS, views, temperature, ids, denominator, normalize, reduction, implementation, across
     )
     return loss
 
@@ -116,6 +120,8 @@ def sup_con(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    exchange: str | None = None,
 ) -> Array:
     r"""SupCon, the supervised contrastive loss: rows with one label must find each other.
 
@@ -187,8 +193,9 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
+    across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.sup_con(
-        OPS, z, labels, temperature, normalize, reduction, implementation
+        OPS, z, labels, temperature, normalize, reduction, implementation, across
     )
     return loss
 
@@ -204,6 +211,8 @@ def info_nce(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    exchange: str | None = None,
 ) -> Array:
     r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
 
@@ -290,5 +299,6 @@ def info_nce(
         normalize,
         reduction,
         implementation,
+        across_of(axis_name, exchange, implementation),
     )
     return loss
