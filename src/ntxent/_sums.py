@@ -46,9 +46,7 @@ def factor(xp: Any, scale: Array, shifted: bool) -> Array:
     return scale if shifted else scale / xp.exp(_range.lift(scale))
 
 
-def weights(
-    xp: Any, values: Array, row: Side | None, column: Side | None, shifted: bool
-) -> Array:
+def weights(xp: Any, values: Array, row: Side | None, column: Side | None, shifted: bool) -> Array:
     """W from the exponentials of the scores, or from the scores if shifted; one side is there."""
 
     def part(side: Side, axis: int) -> Array:

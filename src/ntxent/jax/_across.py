@@ -84,7 +84,8 @@ def across_of(axis_name: Any, exchange: Any, implementation: str | None) -> JaxA
         )
         raise ValueError(msg)
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    if not names or len(set(names)) < len(names) or any(not isinstance(x, str) for x in names):
+    strings = all(isinstance(name, str) for name in names)
+    if not (names and strings and len(set(names)) == len(names)):
         msg = (
             "axis_name must be the name of an axis, or a tuple of different names; "
             f"got {type(axis_name).__name__} {axis_name!r}. "

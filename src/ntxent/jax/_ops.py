@@ -57,6 +57,7 @@ class JaxOps:
         across: JaxAcross | None = None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
+        del across
         return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Array) -> int:
@@ -224,6 +225,9 @@ def partner_rows(rows: Array, partners: Array | int) -> Array:
 
 
 def split(x: Array) -> tuple[Array, Array]:
-    """A multiple of 2^-11, and what it lacks; numbers from 2 on, not of unit rows, stay whole."""
-    head = jnp.where(jnp.abs(x) < 2, jnp.round(x * 2**11) / 2**11, x)
+    """A multiple of 2^-11, and what it lacks; numbers from 2 on, not of unit rows, stay whole.
+
+    The head is a constant to derivatives, which are those of the tail: nothing is kept for them.
+    """
+    head = lax.stop_gradient(jnp.where(jnp.abs(x) < 2, jnp.round(x * 2**11) / 2**11, x))
     return head, x - head
