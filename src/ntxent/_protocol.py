@@ -18,7 +18,9 @@ class Across(Protocol):
     mean over processes of gradients is that of the mean of losses.
     """
 
-    processes: Any
+    @property
+    def processes(self) -> Any:
+        """How many."""
 
     def checked(self, check: Callable[..., None], arguments: Sequence[Any]) -> Across:
         """Run a check; what one process refuses, all refuse."""

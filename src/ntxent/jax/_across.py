@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ EXCHANGES = ("gather", "ring")
 GATHERED = 2**28
 
 
-class JaxAcross(NamedTuple):
+@dataclass(frozen=True)
+class JaxAcross:
     """`_protocol.Across`, and how shards are exchanged; known before there are numbers."""
 
     names: tuple[str, ...]
@@ -42,7 +44,8 @@ class JaxAcross(NamedTuple):
 
     def largest(self, value: Array) -> Array:
         """The largest of all processes, without gradient."""
-        return lax.pmax(lax.stop_gradient(value), self.names)
+        found: Array = lax.pmax(lax.stop_gradient(value), self.names)
+        return found
 
     def gathered(self, block: Any) -> Any:
         """The arrays of all processes, one after the other."""

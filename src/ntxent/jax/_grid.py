@@ -122,12 +122,12 @@ def put(tiles: Array, index: Array, tile: Array) -> Array:
     return replaced
 
 
-def alike(*arrays: Array | None) -> list[Array | None]:
-    """The arrays, made to vary over the same axes of a mesh where one of them does.
+def alike(*arrays: Any) -> list[Any]:
+    """The arrays, each made to vary over every axis of a mesh that one of them varies over.
 
     Under `shard_map` that is part of a type: `scan` asks for the same before and after a step, and
     `custom_vjp` of an array and its gradient. A sum varies where one of its terms does; XLA leaves
-    out the zero.
+    out the zero. None stays None.
     """
     zeros = [jnp.zeros_like(x, shape=(), dtype=int) for x in arrays if x is not None]
     zero = reduce(add, zeros)

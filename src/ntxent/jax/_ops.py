@@ -54,7 +54,7 @@ class JaxOps:
         arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
-        across: JaxAcross | None = None,
+        across: Any = None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
         del across
@@ -106,12 +106,12 @@ class JaxOps:
     def one_id(self, rows: Array, value: int) -> Array:
         return jnp.full(len(rows), value)
 
-    def classes(self, labels: Array, across: JaxAcross | None) -> Classes:
+    def classes(self, labels: Array, across: Any) -> Classes:
         every = labels if across is None else across.gathered(labels)
         index = None if across is None else across.index(labels)
         return classes(jnp, labels, jnp.sort(every), lambda found: found.astype(float), index)
 
-    def positive_means(self, rows: Array, classes: Classes, across: JaxAcross | None) -> Array:
+    def positive_means(self, rows: Array, classes: Classes, across: Any) -> Array:
         """In heads and tails, so that a row can be taken off the sum: off by 2^-35 of the largest.
 
         In float32 alone it would be 2^-24, which for one long row among short ones is too much.

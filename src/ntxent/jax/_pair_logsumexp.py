@@ -34,7 +34,7 @@ def pair_logsumexp(
     unit: bool,
     columns: bool = False,
     implementation: str | None = None,
-    across: JaxAcross | None = None,
+    across: Any = None,
 ) -> Array:
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)

@@ -6,10 +6,9 @@ the queries of all, is the same with the sides changed over. With S, g and h as 
     L_i = log sum_k exp(S_ik)                  i own, k of all processes
     dq_i = scale sum_k W_ik k_k                W_ik = g_i exp(S_ik - L_i) + h_k exp(S_ik - C_k)
 
-so that besides its row a key's h and C are asked for, two numbers: in the backward pass shards are
-exchanged once more, and a gradient never is. The other way, gradients of the others' rows would be
-summed up at their owners, in another order with every number of processes. 6 n N d flops for n own
-queries among N keys, two thirds of them backward.
+so that of a key of another process its row, h_k and C_k are all that is needed: rows are exchanged
+once more in the backward pass, with two numbers each, and gradients never are. With n queries, and
+N keys of all processes, 6 n N d flops, two thirds of them backward.
 """
 
 from __future__ import annotations

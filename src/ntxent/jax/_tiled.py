@@ -209,7 +209,8 @@ def query_gradient(
         return put(grad, row, grad[row] + product(weight, grid.keys[column]))
 
     grad = scan(plan, step, jnp.zeros_like(grid.queries))
-    return uncut(grad, plan.queries) * factor(jnp, grid.scale, shifted)
+    by: Array = factor(jnp, grid.scale, shifted)
+    return uncut(grad, plan.queries) * by
 
 
 def tiles_of(side: Side | None, size: int, grid: Grid, shifted: bool) -> Side | None:
