@@ -20,7 +20,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 import ntxent.jax
 from _shards import EVEN, GRADIENT, LOSS, LOSSES, TEMPERATURE, errors, shards
+from _tolerances import assert_within
 
+VIEWS = np.random.default_rng(0).standard_normal((2, 12, 6))
 WAYS = {
     "gather": {"exchange": "gather"},
     "ring": {"exchange": "ring"},
@@ -83,6 +85,24 @@ def errors_of(
     losses, (grads, by_temperature) = run(step)(*stacked(name, sizes, dtype))
     gradients = [[np.asarray(grad[process]) for grad in grads] for process in range(len(sizes))]
     return errors(name, sizes, np.asarray(losses), gradients, np.asarray(by_temperature))
+
+
+def single(views: Any, temperature: Any, **options: Any) -> Any:
+    """The loss and gradients of one process, by the dense form."""
+
+    def loss(views: Any, temperature: Any) -> Any:
+        return ntxent.jax.nt_xent(
+            *views, temperature=temperature, implementation="dense", **options
+        )
+
+    return jax.value_and_grad(loss, (0, 1))(jax.numpy.asarray(views), temperature)
+
+
+def assert_same(found: Any, expected: Any, bound: float = GRADIENT) -> None:
+    """All arrays, relative to the largest entry of each."""
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        error = np.abs(np.asarray(got) - np.asarray(want)).max() / np.abs(want).max()
+        assert_within(float(error), bound, "an array")
 
 
 def main() -> None:

@@ -98,193 +98,6 @@ def test_several_axes(across: Any, how: Any, check_vma: bool) -> None:
         assert_exact(across.errors_of(name, FOUR, run, axis_name=("x", "y"), **how))
 
 
-def single(across: Any, views: Any, temperature: Any, **options: Any) -> Any:
-    """The loss and gradients of one process, by the dense form."""
-    from ntxent.jax import nt_xent
-
-    def loss(views: Any, temperature: Any) -> Any:
-        return nt_xent(*views, temperature=temperature, implementation="dense", **options)
-
-    return across.jax.value_and_grad(loss, (0, 1))(across.jax.numpy.asarray(views), temperature)
-
-
-def assert_same(found: Any, expected: Any, bound: float = GRADIENT) -> None:
-    """All arrays, relative to the largest entry of each."""
-    import jax
-
-    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        error = np.abs(np.asarray(got) - np.asarray(want)).max() / np.abs(want).max()
-        assert_within(float(error), bound, "an array")
-
-
-@pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize("temperature", [0.5, 0.002])
-@pytest.mark.parametrize("check_vma", [False, True])
-def test_differentiated_from_outside(
-    across: Any, how: Any, check_vma: bool, temperature: float
-) -> None:
-    """The mean of what `shard_map` gives; a replicated temperature, shifted and unshifted."""
-    from jax.sharding import PartitionSpec as P
-
-    from ntxent.jax import nt_xent
-
-    jax = across.jax
-
-    def on_one(views: Any, temperature: Any) -> Any:
-        loss = nt_xent(*views, temperature=temperature, axis_name="i", **how)
-        return jax.lax.pmean(loss, "i")
-
-    whole = jax.shard_map(
-        on_one,
-        mesh=across.mesh_of(4),
-        in_specs=(P(None, "i"), P()),
-        out_specs=P(),
-        check_vma=check_vma,
-    )
-    tau = jax.numpy.asarray(temperature)
-    found = across.compiled(jax.value_and_grad(whole, (0, 1)))(VIEWS, tau)
-    assert_same(found, single(across, VIEWS, tau))
-    known = jax.value_and_grad(lambda views: whole(views, temperature))
-    value, (grad, _) = single(across, VIEWS, tau)
-    assert_same(across.compiled(known)(VIEWS), (value, grad))
-
-
-@pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize("check_vma", [False, True])
-def test_a_training_step(across: Any, how: Any, check_vma: bool) -> None:
-    """Gradients of replicated weights are those of one device, as the docstring has it.
-
-    Where varying axes are checked JAX sums gradients of what is replicated by itself, and the mean
-    belongs to the loss.
-    """
-    from jax.sharding import PartitionSpec as P
-
-    from ntxent.jax import nt_xent
-
-    jax = across.jax
-    weights = np.random.default_rng(1).standard_normal((6, 5))
-
-    def loss(weights: Any, views: Any, **options: Any) -> Any:
-        return nt_xent(*(jax.numpy.tanh(views @ weights)), temperature=0.3, **options)
-
-    def step(weights: Any, views: Any) -> Any:
-        own = partial(loss, axis_name="i", **how)
-        if check_vma:
-            mean = lambda *inputs: jax.lax.pmean(own(*inputs), "i")  # noqa: E731
-            return jax.value_and_grad(mean)(weights, views)
-        return jax.lax.pmean(jax.value_and_grad(own)(weights, views), "i")
-
-    mesh, specs = across.mesh_of(4), (P(), P(None, "i"))
-    mapped = jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=check_vma)
-    expected = jax.value_and_grad(loss)(weights, jax.numpy.asarray(VIEWS))
-    assert_same(across.compiled(mapped)(weights, VIEWS), expected)
-
-
-@pytest.mark.usefixtures("dtype")
-def test_vmap_inside(across: Any, how: Any) -> None:
-    """Several temperatures at once, one of which needs a shift; some axes of a mesh alone."""
-    from jax.sharding import PartitionSpec as P
-
-    jax = across.jax
-    taus = jax.numpy.asarray([0.5, 0.002])
-    loss = across.loss_of("nt_xent", FOUR, axis_name="x", **how)
-    mean = lambda views, tau: jax.lax.pmean(loss(views, tau, {}), "x")  # noqa: E731
-    many = jax.vmap(jax.value_and_grad(mean, (0, 1)), (None, 0))
-    mesh, specs = across.mesh_of(2, 2, axes=("x", "y")), (P(None, "x"), P())
-    out = (P(), (P(None, None, "x"), P()))
-    mapped = jax.shard_map(many, mesh=mesh, in_specs=specs, out_specs=out)
-    value, grads = across.compiled(mapped)(VIEWS, taus)
-    for i, tau in enumerate(taus):
-        assert_same((value[i], (grads[0][i], grads[1][i])), single(across, VIEWS, tau))
-
-
-@pytest.mark.usefixtures("dtype")
-def test_second_derivatives(across: Any, how: Any) -> None:
-    """Of tiles over processes too: forward over reverse, and reverse over reverse."""
-    from jax.sharding import PartitionSpec as P
-
-    from ntxent.jax import nt_xent
-
-    jax = across.jax
-    tau, views = jax.numpy.asarray(0.3), jax.numpy.asarray(VIEWS)
-    direction = jax.numpy.cos(views)
-
-    def on_one(views: Any, tau: Any) -> Any:
-        loss = nt_xent(*views, temperature=tau, axis_name="i", **how)
-        return jax.lax.pmean(loss, "i")
-
-    specs = (P(None, "i"), P())
-    whole = jax.shard_map(on_one, mesh=across.mesh_of(4), in_specs=specs, out_specs=P())
-    one = partial(nt_xent, implementation="dense")
-
-    def every_way(loss: Any) -> Any:
-        grad = jax.grad(loss, (0, 1))
-        along = lambda views, tau: (grad(views, tau)[0] * direction).sum()  # noqa: E731
-        forward = jax.jvp(grad, (views, tau), (direction, jax.numpy.ones_like(tau)))
-        return forward, jax.grad(along, (0, 1))(views, tau)
-
-    expected = every_way(lambda views, tau: one(*views, temperature=tau))
-    assert_same(across.compiled(lambda: every_way(whole))(), expected)
-
-
-@pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("implementation", ["dense", "tiled"])
-@pytest.mark.parametrize("layout", ["rows", "rows and columns"])
-def test_sharded_arrays_need_no_argument(
-    across: Any, implementation: str, layout: str, reduction: str
-) -> None:
-    """Under plain `jit` the compiler finds the exchange by itself."""
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    from ntxent.jax import info_nce, nt_xent, sup_con
-
-    jax = across.jax
-    mesh = across.mesh_of(2, 2, axes=("x", "y"))
-    rows, columns = (("x", "y"), None) if layout == "rows" else ("x", "y")
-    sharding = NamedSharding(mesh, PartitionSpec(rows, columns))
-    labels = np.arange(12) % 5
-
-    def losses(implementation: str, z1: Any, z2: Any) -> Any:
-        how = {"reduction": reduction, "implementation": implementation}
-        yield nt_xent(z1, z2, **how)
-        yield sup_con(z1, jax.numpy.asarray(labels), **how)
-        yield info_nce(z1, z2, symmetric=True, **how)
-
-    def step(implementation: str, *views: Any) -> Any:
-        total = lambda *z: sum(loss.sum() for loss in losses(implementation, *z))  # noqa: E731
-        return list(losses(implementation, *views)), jax.grad(total, (0, 1))(*views)
-
-    expected = step("dense", *jax.numpy.asarray(VIEWS))
-    views = [jax.device_put(view, sharding) for view in VIEWS]
-    assert len(views[0].addressable_shards[0].data) < 12
-    assert_same(across.compiled(partial(step, implementation))(*views), expected)
-
-
-@pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize("implementation", ["dense", "tiled"])
-def test_without_a_name_each_process_has_its_own_batch(across: Any, implementation: str) -> None:
-    """Also where varying axes are checked and the temperature is replicated."""
-    from jax.sharding import PartitionSpec as P
-
-    from ntxent.jax import nt_xent
-
-    jax = across.jax
-
-    def on_one(views: Any, tau: Any) -> Any:
-        loss = nt_xent(*views, temperature=tau, implementation=implementation)
-        return jax.lax.pmean(loss, "i")
-
-    specs = (P(None, "i"), P())
-    whole = jax.shard_map(on_one, mesh=across.mesh_of(2), in_specs=specs, out_specs=P())
-    tau = jax.numpy.asarray(0.3)
-    value, grads = across.compiled(jax.value_and_grad(whole, (0, 1)))(VIEWS, tau)
-    halves = [single(across, half, tau) for half in np.split(VIEWS, 2, 1)]
-    assert_same(value, np.mean([half[0] for half in halves]))
-    views = np.concatenate([half[1][0] for half in halves], 1) / 2
-    assert_same(grads, (views, np.mean([half[1][1] for half in halves])))
-
-
 def test_rows_of_no_reduction(across: Any, how: Any) -> None:
     """Each process has the losses of its own rows, view by view."""
     from jax.sharding import PartitionSpec as P
@@ -299,8 +112,10 @@ def test_rows_of_no_reduction(across: Any, how: Any) -> None:
         in_specs=P(None, "i"),
         out_specs=P(None, "i"),
     )
-    views = VIEWS.astype(np.float32)
-    assert_same(across.compiled(mapped)(views).ravel(), rows(*jax.numpy.asarray(views)), 1e-6)
+    views = across.VIEWS.astype(np.float32)
+    across.assert_same(
+        across.compiled(mapped)(views).ravel(), rows(*jax.numpy.asarray(views)), 1e-6
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -390,8 +205,8 @@ def test_one_image_a_process(across: Any, how: Any) -> None:
     from ntxent.jax import nt_xent
 
     step = partial(nt_xent, denominator="negatives", axis_name="i", **how)
-    four = across.sharded(step, across.mesh_of(4))(*VIEWS[:, :4, None])
-    expected = single(across, VIEWS[:, :4], 0.1, denominator="negatives")[0]
-    assert_same(four.mean(), expected)
+    four = across.sharded(step, across.mesh_of(4))(*across.VIEWS[:, :4, None])
+    expected = across.single(across.VIEWS[:, :4], 0.1, denominator="negatives")[0]
+    across.assert_same(four.mean(), expected)
     with pytest.raises(ValueError, match="at least one negative"):
-        across.sharded(step, across.mesh_of(1))(*VIEWS[:, :1, None])
+        across.sharded(step, across.mesh_of(1))(*across.VIEWS[:, :1, None])
