@@ -57,11 +57,7 @@ def nt_xent(
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {
-            "unit": normalize,
-            "implementation": implementation,
-            "across": across,
-        }
+        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
         lse = ops.pair_logsumexp(z, None, scale, row_ids, None, **how)
         shifts = [images * view for view in range(1, len(views))]
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
@@ -110,11 +106,7 @@ def sup_con(
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {
-            "unit": normalize,
-            "implementation": implementation,
-            "across": across,
-        }
+        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
         lse = ops.pair_logsumexp(z, None, scale, classes.ids, None, **how)
         positives = ops.positive_means(z, classes, across)
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
@@ -156,11 +148,7 @@ def info_nce(
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
         scale = ops.inverse(temperature, query)
-        how: dict[str, Any] = {
-            "unit": normalize,
-            "implementation": implementation,
-            "across": across,
-        }
+        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
         hot = partial(ops.pair_logsumexp, **how)
         lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
         directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
