@@ -1,8 +1,10 @@
-"""The largest tensor that PyTorch makes, for tests of memory; torch is imported inside."""
+"""The largest array that PyTorch or JAX makes, for tests of memory; each is imported inside."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 
 def largest_tensor() -> Any:
@@ -23,3 +25,12 @@ def largest_tensor() -> Any:
             return result
 
     return Largest()
+
+
+def largest_array(jaxpr: Any) -> int:
+    """Elements of the largest array that any equation makes, in loops and branches too."""
+    import jax
+
+    sizes = [np.prod(x.aval.shape, dtype=int) for e in jaxpr.eqns for x in e.outvars]
+    inner = [getattr(x, "jaxpr", x) for e in jaxpr.eqns for x in jax.tree.leaves(e.params)]
+    return max([0, *sizes, *(largest_array(x) for x in inner if hasattr(x, "eqns"))])

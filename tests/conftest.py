@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis")
+# Virtual devices, of which there is one until JAX starts; its own variable, which TensorFlow's XLA
+# does not read. Every test but those of meshes runs on the first.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 import numpy as np
 import pytest

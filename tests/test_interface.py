@@ -25,7 +25,10 @@ SIGNATURES: dict[str, tuple[list[str], dict[str, Any]]] = {
     ),
 }
 # One argument for a batch over processes, in the framework's own words.
-ACROSS: dict[str, dict[str, Any]] = {"torch": {"group": None, "exchange": None}}
+ACROSS: dict[str, dict[str, Any]] = {
+    "torch": {"group": None, "exchange": None},
+    "jax": {"axis_name": None, "exchange": None},
+}
 MODULES = {"NTXentLoss": "nt_xent", "SupConLoss": "sup_con", "InfoNCELoss": "info_nce"}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _largest import largest_array
 from _tolerances import EPSILON, assert_within, relative_error, tolerance
 from ntxent import reference
 
@@ -298,13 +299,6 @@ def test_export(jax: Any, implementation: str, platform: str, dtype: str) -> Non
         assert all(("[HIGHEST, HIGHEST]" in line) == (precision is None) for line in products)
 
 
-def largest(jax: Any, jaxpr: Any) -> int:
-    """Elements of the largest array that any equation makes, in loops and branches too."""
-    sizes = [np.prod(x.aval.shape, dtype=int) for e in jaxpr.eqns for x in e.outvars]
-    inner = [getattr(x, "jaxpr", x) for e in jaxpr.eqns for x in jax.tree.leaves(e.params)]
-    return max([0, *sizes, *(largest(jax, x) for x in inner if hasattr(x, "eqns"))])
-
-
 @pytest.mark.parametrize("traced", [False, True])
 def test_no_operation_makes_a_matrix(jax: Any, monkeypatch: Any, traced: bool) -> None:
     """Neither of the gradient nor of `jvp` of it, a Hessian-vector product."""
@@ -313,6 +307,6 @@ def test_no_operation_makes_a_matrix(jax: Any, monkeypatch: Any, traced: bool) -
     for name in ("dense", "tiled"):
         step = jax.value_and_grad(lambda x, name=name: loss_of(name)(x, x, tau))
         twice = lambda x, step=step: jax.jvp(step, [x], [x])  # noqa: E731
-        sizes[name] = [largest(jax, jax.make_jaxpr(made)(z).jaxpr) for made in (step, twice)]
+        sizes[name] = [largest_array(jax.make_jaxpr(made)(z).jaxpr) for made in (step, twice)]
     assert sizes["dense"] == [400**2] * 2  # the measure sees a matrix where there is one
     assert max(sizes["tiled"]) <= 64 * 64

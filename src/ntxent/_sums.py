@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 from ntxent import _range
@@ -44,11 +46,12 @@ def factor(xp: Any, scale: Array, shifted: bool) -> Array:
     return scale if shifted else scale / xp.exp(_range.lift(scale))
 
 
-def weights(xp: Any, values: Array, row: Side, column: Side | None, shifted: bool) -> Array:
-    """W from the exponentials of the scores, or from the scores if shifted."""
+def weights(xp: Any, values: Array, row: Side | None, column: Side | None, shifted: bool) -> Array:
+    """W from the exponentials of the scores, or from the scores if shifted; one side is there."""
 
     def part(side: Side, axis: int) -> Array:
         upstream, divisor = (xp.expand_dims(x, axis) for x in side)
         return (xp.exp(values - divisor) if shifted else values) * upstream
 
-    return part(row, 1) if column is None else part(row, 1) + part(column, 0)
+    parts = [part(side, axis) for side, axis in ((row, 1), (column, 0)) if side is not None]
+    return reduce(add, parts)

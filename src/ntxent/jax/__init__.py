@@ -10,6 +10,7 @@ except ImportError as error:
     msg = "jax"
     raise missing_framework(msg, "JAX") from error
 
-from ntxent.jax._losses import info_nce, nt_xent, sup_con
+from ntxent.jax._info_nce import info_nce
+from ntxent.jax._losses import nt_xent, sup_con
 
 __all__ = ["info_nce", "nt_xent", "sup_con"]

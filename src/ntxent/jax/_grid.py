@@ -120,3 +120,15 @@ def put(tiles: Array, index: Array, tile: Array) -> Array:
     """The tiles with one of them replaced, in place where XLA runs it."""
     replaced: Array = lax.dynamic_update_index_in_dim(tiles, tile, index, 0)
     return replaced
+
+
+def alike(*arrays: Any) -> list[Any]:
+    """The arrays, each made to vary over every axis of a mesh that one of them varies over.
+
+    Under `shard_map` that is part of a type: `scan` asks for the same before and after a step, and
+    `custom_vjp` of an array and its gradient. A sum varies where one of its terms does; XLA leaves
+    out the zero. None stays None.
+    """
+    zeros = [jnp.zeros_like(x, shape=(), dtype=int) for x in arrays if x is not None]
+    zero = reduce(add, zeros)
+    return [None if x is None else x + zero.astype(x.dtype) for x in arrays]

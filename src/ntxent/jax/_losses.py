@@ -6,6 +6,7 @@ from jax import Array
 
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
+from ntxent.jax._across import across_of
 from ntxent.jax._ops import OPS
 
 
@@ -17,6 +18,8 @@ def nt_xent(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    exchange: str | None = None,
 ) -> Array:
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
@@ -47,6 +50,13 @@ def nt_xent(
         "tiled" holds O(N d) and a few tiles of at most 1024 x 1024, and serves `grad`, `vjp`,
         `vmap`, `jacrev`, gradients of gradients, `hessian` and `jvp` of `grad`; "dense" holds a few
         (V N)^2 matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
+    axis_name : str or tuple of str, optional
+        The axes of `shard_map` or `pmap` that one batch is spread over, named as for `lax.psum`:
+        each process passes all views of its own images, N of them, and the mean of losses over
+        processes is that of the whole batch (Notes). By default there is one process.
+    exchange : {"gather", "ring"}, optional
+        How processes meet the rows of the others: "gather" holds all W N of them, "ring" (not for
+        "dense") passes them on and holds three shards. By default "gather" up to 256 MiB.
 
     Returns
     -------
@@ -58,7 +68,7 @@ def nt_xent(
     ------
     TypeError
         For anything that isn't a jax.Array, for integer or complex dtypes, for dtypes that differ,
-        and for forward mode alone through "tiled".
+        for names that aren't strings, and for forward mode alone through "tiled".
     ValueError
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
         that isn't positive and finite, an unknown choice, ids of the wrong shape, and
@@ -79,6 +89,17 @@ def nt_xent(
     step without compiling again, pass an array. Products of tiles have float32's digits on every
     device unless `jax_default_matmul_precision` is set. Gradients of gradients are right: `jvp` of
     `grad` in the memory of "tiled", `grad` of `grad` in that of "dense".
+
+    Across W processes of n rows each, the gradients of a process's rows are the sum of what the
+    losses of all have for them, and the mean over processes of the gradients of weights is that of
+    the whole batch: `lax.pmean(jax.value_and_grad(loss)(weights), axis_name)`. Where `shard_map`
+    checks which arrays vary (`check_vma=True`, its default) JAX sums gradients of what is on all
+    processes by itself: differentiate `lax.pmean(loss(weights), axis_name)` there, and average no
+    gradients. The temperature must be the same on all processes. Time on each: 6 W n^2 d flops;
+    with either exchange a process receives the (W - 1) n rows of the others forward, once more
+    backward, and no gradients of them ("dense": gradients instead). Arrays that plain `jit` finds
+    sharded over a mesh of Auto axes need no `axis_name`; but while the compiler divides "dense"
+    among devices, each of them computes all tiles of "tiled".
 
     Two runs on one machine give the same bits.
 
@@ -102,8 +123,9 @@ def nt_xent(
     >>> gradient.shape
     (2, 2)
     """
+    across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.nt_xent(
-        OPS, views, temperature, ids, denominator, normalize, reduction, implementation
+        OPS, views, temperature, ids, denominator, normalize, reduction, implementation, across
     )
     return loss
 
@@ -116,6 +138,8 @@ def sup_con(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    exchange: str | None = None,
 ) -> Array:
     r"""SupCon, the supervised contrastive loss: rows with one label must find each other.
 
@@ -142,6 +166,13 @@ def sup_con(
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and a few tiles of at most 1024 x 1024; "dense" holds a few n^2
         matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
+    axis_name : str or tuple of str, optional
+        The axes of `shard_map` or `pmap` that one batch is spread over: each process passes
+        its own rows, and a class may be on several. The notes of `nt_xent` say what losses and
+        gradients then are.
+    exchange : {"gather", "ring"}, optional
+        How processes meet the rows of the others: "gather" holds all of them, "ring" (not for
+        "dense") passes them on and holds three shards. By default "gather" up to 256 MiB.
 
     Returns
     -------
@@ -187,108 +218,8 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
+    across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.sup_con(
-        OPS, z, labels, temperature, normalize, reduction, implementation
-    )
-    return loss
-
-
-def info_nce(
-    query: Array,
-    key: Array,
-    negatives: Array | None = None,
-    *,
-    temperature: float | Array = TEMPERATURE,
-    ids: Array | None = None,
-    symmetric: bool = False,
-    normalize: bool = True,
-    reduction: str = "mean",
-    implementation: str | None = None,
-) -> Array:
-    r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
-
-    With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is never held in memory.
-
-    Parameters
-    ----------
-    query, key : Array, shape (N, d)
-        Row i of both is pair i. float64, float32, bfloat16 or float16, of one
-        dtype. Rows may have any length: they are normalised inside.
-    negatives : Array, shape (K, d) or (N, M, d), optional
-        More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
-        query's own. They are normalised as well.
-    temperature : float or 0-d Array, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array,
-        traced or not, receives its gradient, and gives NaN if it is not positive and finite.
-    ids : Array of integers, shape (N,) or (N + K,), optional
-        Pairs with equal ids (the same caption, patient, product) are never negatives of each other.
-        By default every pair has its own. With K shared negatives they have ids too, after those of
-        the pairs: one that is a duplicate of a pair is not its negative. With all pairs of one id
-        the negatives alone count. Negatives of a query's own always count.
-    symmetric : bool, default False
-        The mean of both directions, from one pass. `negatives` are the queries' alone.
-    normalize : bool, default True
-        False takes the dot products of the rows as they are.
-    reduction : {"mean", "sum", "none"}, default "mean"
-        "none" gives one value a pair.
-    implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and a few tiles of at most 1024 x 1024; "dense" holds a few N^2
-        matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
-
-    Returns
-    -------
-    Array, shape () or (N,) for "none"
-        In float64 for float64 rows and in float32 for all others. Gradients have the dtype of the
-        rows. NaN or infinity in a row makes the loss NaN or infinite.
-
-    Raises
-    ------
-    TypeError
-        For anything that isn't a jax.Array, for integer or complex dtypes, and for dtypes that
-        differ.
-    ValueError
-        For shapes that aren't (N, d) or differ, negatives of another shape, empty batches,
-        a temperature that isn't positive and finite, an unknown choice, and ids of the wrong shape.
-
-    Notes
-    -----
-    With q, k the normalised rows and N(i) the keys and negatives whose id isn't that of pair i,
-
-    .. math:: \ell_i = -\log \frac{\exp(q_i \cdot k_i / \tau)}
-              {\exp(q_i \cdot k_i / \tau) + \sum_{j \in N(i)} \exp(q_i \cdot k_j / \tau)}
-
-    computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops, in
-    one direction or both. For one pair without negatives the loss is exactly 0.
-
-    Two runs on one machine give the same bits.
-
-    References
-    ----------
-    A. van den Oord et al., arXiv 1807.03748. A. Radford et al., arXiv 2103.00020 (both directions).
-    K. He et al., arXiv 1911.05722 (a queue).
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from ntxent.jax import info_nce
-    >>> image = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> text = jnp.array([[2.0, 0.0], [0.0, 3.0]])
-    >>> loss = info_nce(image, text, temperature=0.5, symmetric=True)
-    >>> round(float(loss), 6)
-    0.126928
-    """
-    loss: Array = _formula.info_nce(
-        OPS,
-        query,
-        key,
-        negatives,
-        temperature,
-        ids,
-        symmetric,
-        normalize,
-        reduction,
-        implementation,
+        OPS, z, labels, temperature, normalize, reduction, implementation, across
     )
     return loss

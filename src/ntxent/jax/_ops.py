@@ -13,7 +13,8 @@ from jax import Array, lax
 
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
-from ntxent.jax._grid import product
+from ntxent.jax._across import JaxAcross
+from ntxent.jax._grid import alike, product
 from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 
@@ -56,6 +57,7 @@ class JaxOps:
         across: Any = None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
+        del across
         return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Array) -> int:
@@ -105,19 +107,20 @@ class JaxOps:
         return jnp.full(len(rows), value)
 
     def classes(self, labels: Array, across: Any) -> Classes:
-        del across
-        return classes(jnp, labels, jnp.sort(labels), lambda found: found.astype(float))
+        every = labels if across is None else across.gathered(labels)
+        index = None if across is None else across.row_ids(labels)
+        return classes(jnp, labels, jnp.sort(every), lambda found: found.astype(float), index)
 
     def positive_means(self, rows: Array, classes: Classes, across: Any) -> Array:
         """In heads and tails, so that a row can be taken off the sum: off by 2^-35 of the largest.
 
         In float32 alone it would be 2^-24, which for one long row among short ones is too much.
         """
-        power = jnp.frexp(lax.stop_gradient(jnp.abs(rows).max()))[1]
-        found = [
-            jax.ops.segment_sum(part, classes.groups, len(rows))[classes.groups] - part
-            for part in split(jnp.ldexp(rows, -power))
-        ]
+        largest = lax.stop_gradient(jnp.abs(rows).max())
+        power = jnp.frexp(largest if across is None else across.largest(largest))[1]
+        scaled = jnp.ldexp(rows, -power)
+        sums = class_sums(scaled, classes.groups, across)
+        found = [total - part for total, part in zip(sums, split(scaled), strict=True)]
         divisor = jnp.maximum(classes.others, 1).astype(rows.dtype)
         return jnp.ldexp(found[0] + found[1], power) / divisor[:, None]
 
@@ -195,12 +198,36 @@ def dots(a: Array, b: Array) -> tuple[Array, Array]:
     return (a_head * b_head).sum(-1), (a_head * b_tail + a_tail * b).sum(-1)
 
 
+def class_sums(rows: Array, groups: Array, across: JaxAcross | None) -> list[Array]:
+    """The sum of the rows of each row's class, in all processes: of heads, and of tails."""
+    size = len(rows)
+    if across is None:
+        return [jax.ops.segment_sum(part, groups, size)[groups] for part in split(rows)]
+    rows, groups, _ = alike(rows, groups, across.row_ids(rows))
+    # A class is where its group comes first among the own: n numbers, not one for each of all rows.
+    own = jnp.sort(groups)
+
+    def step(sums: list[Array], block: tuple[Array, Array]) -> list[Array]:
+        theirs, of = block
+        place = jnp.searchsorted(own, of)
+        place = jnp.where(own.at[place].get(mode="clip") == of, place, size)  # or with no sum
+        found = [jax.ops.segment_sum(part, place, size) for part in split(theirs)]
+        return [a + b for a, b in zip(sums, found, strict=True)]
+
+    zeros = [jnp.zeros_like(rows)] * 2
+    sums: list[Array] = across.fold(step, zeros, (rows, groups))
+    return [part[jnp.searchsorted(own, groups)] for part in sums]
+
+
 def partner_rows(rows: Array, partners: Array | int) -> Array:
     """The partners, or the rows that are so many rows further on."""
     return jnp.roll(rows, -partners, 0) if isinstance(partners, int) else partners
 
 
 def split(x: Array) -> tuple[Array, Array]:
-    """A multiple of 2^-11, and what it lacks; numbers from 2 on, not of unit rows, stay whole."""
-    head = jnp.where(jnp.abs(x) < 2, jnp.round(x * 2**11) / 2**11, x)
+    """A multiple of 2^-11, and what it lacks; numbers from 2 on, not of unit rows, stay whole.
+
+    The head is a constant to derivatives, which are those of the tail: nothing is kept for them.
+    """
+    head = lax.stop_gradient(jnp.where(jnp.abs(x) < 2, jnp.round(x * 2**11) / 2**11, x))
     return head, x - head

@@ -1,7 +1,8 @@
 """The hot operation in JAX, and which implementation serves.
 
 `dense` is the matrix form: O(n^2) memory, every transformation of JAX.
-`tiled` (`_tiled.py`) never holds the matrix: O(n d) memory, reverse mode.
+`tiled` (`_tiled.py`) never holds the matrix: O(n d) memory, reverse mode. Of many processes'
+batch, `_shards.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from jax import Array
 
 from ntxent import _grid, _range
 from ntxent._pairs import two_sides
-from ntxent.jax import _tiled
-from ntxent.jax._grid import Plan, similarities
+from ntxent.jax import _shards, _tiled
+from ntxent.jax._across import JaxAcross
+from ntxent.jax._grid import Plan, alike, similarities
+from ntxent.jax._shards import Spread
 
 IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
 
@@ -39,15 +42,19 @@ def pair_logsumexp(
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, others)
     if implementation == "dense":
-        return dense(queries, others, scale, left, right, columns)
+        return dense(queries, others, scale, left, right, columns, across)
+    sizes = len(queries), len(others)
+    most = len(others) if across is None else across.processes * max(sizes)
     shifted = None if unit else True
     if unit and isinstance(scale, float):
-        shifted = _range.needs_shift(queries.dtype.itemsize, scale, len(others), unit)
-    sizes = len(queries), len(others)
+        shifted = _range.needs_shift(queries.dtype.itemsize, scale, most, unit)
+    arrays = queries, keys, jnp.asarray(scale, queries.dtype), left, right
+    if across is not None:
+        spread = Spread(across, _tiled.TILE, columns, shifted, most)
+        return _shards.pair_logsumexp(spread, *alike(*arrays, across.row_ids(queries))[:-1])
     height, width = (_grid.tile_size(size, _tiled.TILE) for size in sizes)
     plan = Plan(*sizes, height, width, columns, keys is None, shifted)
-    scale = jnp.asarray(scale, queries.dtype)
-    return _tiled.pair_logsumexp(plan, queries, keys, scale, left, right)
+    return _tiled.pair_logsumexp(plan, *alike(*arrays))
 
 
 def as_ids(ids: Array | int, rows: Array) -> Array:
@@ -56,13 +63,29 @@ def as_ids(ids: Array | int, rows: Array) -> Array:
 
 
 def dense(
-    queries: Array, keys: Array, scale: Any, query_ids: Array, key_ids: Array, columns: bool
+    queries: Array,
+    keys: Array,
+    scale: Any,
+    query_ids: Array,
+    key_ids: Array,
+    columns: bool,
+    across: JaxAcross | None,
 ) -> Array:
-    """The matrix form: n^2 scores at once, derivatives by JAX."""
+    """The matrix form: n^2 scores at once, derivatives by JAX; of gathered rows too."""
+    if across is not None:
+        left, right = (queries, query_ids), (keys, key_ids)
+        parts = [(left, right), (right, left)][: 1 + columns]
+        return jnp.concatenate([gathered_dense(across, scale, *sides) for sides in parts])
     same = query_ids[:, None] == key_ids
     scores = similarities(queries * scale, keys)
     rows = masked_logsumexp(scores, same, 1)
     return jnp.concatenate((rows, masked_logsumexp(scores, same, 0))) if columns else rows
+
+
+def gathered_dense(across: JaxAcross, scale: Any, own: Any, others: Any) -> Array:
+    """Log-sum-exp of the own rows over the others of all processes, both with their ids."""
+    (rows, ids), (keys, key_ids) = own, across.gathered(others)
+    return dense(rows, keys, scale, ids, key_ids, False, None)
 
 
 def masked_logsumexp(scores: Array, excluded: Array, axis: int) -> Array:

@@ -62,7 +62,7 @@ def _forward(
 ) -> tuple[Array, tuple[Array, Array | None]]:
     """The log-sum-exps, and what the gradient divides exponentials by."""
     grid = Grid.of(plan, queries, keys, scale, query_ids, key_ids)
-    row, column = decided(plan, scale, lambda shifted: found(plan, grid, shifted))
+    row, column = decided(plan.shifted, plan.keys, scale, partial(found, plan, grid))
     if column is None:
         return row[0], (row[1], None)
     return jnp.concatenate((row[0], column[0])), (row[1], column[1])
@@ -82,15 +82,16 @@ def _backward(
     """The gradients of queries, keys and scale; without keys the first is of both together."""
     grid = Grid.of(plan, queries, keys, scale, query_ids, key_ids)
     row, column = sides(upstream, *divisors)
-    grads = decided(plan, scale, lambda shifted: gradients(plan, grid, row, column, shifted))
+    run = partial(gradients, plan, grid, row, column)
+    grads = decided(plan.shifted, plan.keys, scale, run)
     return *grads, scale_gradient(queries, keys, grads[0], scale)
 
 
-def decided(plan: Plan, scale: Array, run: Callable[[bool], Any]) -> Any:
+def decided(shifted: bool | None, keys: int, scale: Array, run: Callable[[bool], Any]) -> Any:
     """Run shifted or unshifted: as planned, or as a traced scale turns out when it runs."""
-    if plan.shifted is not None:
-        return run(plan.shifted)
-    fits = scale + math.log(plan.keys) <= _range.ROOM[scale.dtype.itemsize]
+    if shifted is not None:
+        return run(shifted)
+    fits = scale + math.log(keys) <= _range.ROOM[scale.dtype.itemsize]
     return lax.cond(fits, partial(run, False), partial(run, True))
 
 
@@ -110,6 +111,15 @@ def scan(plan: Plan, step: Callable[..., Any], carry: Any) -> Any:
 
 def found(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, Any]:
     """The log-sum-exp and the divisor along rows, and along columns if they are asked for."""
+    rows, columns = sums(plan, grid, shifted)
+    if plan.symmetric:
+        return logarithm(both(jnp, rows, columns), plan.queries, shifted), None
+    of_columns = logarithm(columns, plan.keys, shifted) if plan.columns else None
+    return logarithm(rows, plan.queries, shifted), of_columns
+
+
+def sums(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, Any]:
+    """The sums of exponentials along rows and columns, in tiles; mirrored ones are in columns."""
 
     def step(carry: Any, row: Array, column: Array, mirrored: bool) -> Any:
         rows, columns = carry
@@ -121,16 +131,16 @@ def found(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, Any]:
         after = both(jnp, [x[index] for x in sums], total(values, axis, shifted))
         return tuple(put(x, index, y) for x, y in zip(sums, after, strict=True))
 
-    def start(tiles: Array) -> Any:
-        zeros = jnp.zeros(tiles.shape[:2], tiles.dtype)
-        return (zeros, jnp.full_like(zeros, -math.inf)) if shifted else (zeros,)
-
     # Two, also where the keys are the queries: what is updated twice in a step, XLA copies.
-    rows, columns = scan(plan, step, (start(grid.queries), start(grid.keys)))
-    if plan.symmetric:
-        return logarithm(both(jnp, rows, columns), plan.queries, shifted), None
-    of_columns = logarithm(columns, plan.keys, shifted) if plan.columns else None
-    return logarithm(rows, plan.queries, shifted), of_columns
+    found: tuple[Any, Any]
+    found = scan(plan, step, (nothing(grid.queries, shifted), nothing(grid.keys, shifted)))
+    return found
+
+
+def nothing(tiles: Array, shifted: bool) -> tuple[Array, ...]:
+    """The sums of no exponentials, one for each row of the tiles."""
+    zeros = jnp.zeros_like(tiles, shape=tiles.shape[:2])
+    return (zeros, jnp.full_like(zeros, -math.inf)) if shifted else (zeros,)
 
 
 def total(values: Array, axis: int, shifted: bool) -> tuple[Array, ...]:
@@ -162,20 +172,13 @@ def gradients(
     plan: Plan, grid: Grid, row_side: Side, column_side: Side | None, shifted: bool
 ) -> tuple[Array, Array | None]:
     """The gradients of queries and keys; in the symmetric case one, of both together."""
-
-    def tiles_of(side: Side, size: int) -> Side:
-        return Side(*(cut(x, size) for x in prepared(jnp, side, grid.scale, shifted)))
-
-    rows = tiles_of(row_side, plan.height)
-    columns = rows if plan.symmetric else None
-    if column_side is not None:
-        columns = tiles_of(column_side, plan.width)
+    rows = tiles_of(row_side, plan.height, grid, shifted)
+    columns = rows if plan.symmetric else tiles_of(column_side, plan.width, grid, shifted)
 
     def step(carry: Any, row: Array, column: Array, mirrored: bool) -> Any:
         grad, turned = carry
         values = grid.values(plan, row, column, shifted)
-        across = None if columns is None else Side(*(x[column] for x in columns))
-        weight = weights(jnp, values, Side(*(x[row] for x in rows)), across, shifted)
+        weight = weights(jnp, values, at(rows, row), at(columns, column), shifted)
         grad = put(grad, row, grad[row] + product(weight, grid.keys[column]))
         if mirrored or not plan.symmetric:
             found = product(grid.queries[row].T, weight)
@@ -190,3 +193,33 @@ def gradients(
     grad = uncut(grad, plan.queries) * by
     grad_keys = uncut(turned.swapaxes(1, 2), plan.keys) * by
     return (grad + grad_keys, None) if plan.symmetric else (grad, grad_keys)
+
+
+def query_gradient(
+    plan: Plan, grid: Grid, row_side: Side | None, column_side: Side | None, shifted: bool
+) -> Array:
+    """The gradient of the queries alone, of a grid that has no mirror images."""
+    rows = tiles_of(row_side, plan.height, grid, shifted)
+    columns = tiles_of(column_side, plan.width, grid, shifted)
+
+    def step(grad: Array, row: Array, column: Array, mirrored: bool) -> Array:
+        del mirrored
+        values = grid.values(plan, row, column, shifted)
+        weight = weights(jnp, values, at(rows, row), at(columns, column), shifted)
+        return put(grad, row, grad[row] + product(weight, grid.keys[column]))
+
+    grad = scan(plan, step, jnp.zeros_like(grid.queries))
+    by: Array = factor(jnp, grid.scale, shifted)
+    return uncut(grad, plan.queries) * by
+
+
+def tiles_of(side: Side | None, size: int, grid: Grid, shifted: bool) -> Side | None:
+    """A side prepared and cut, if there is one."""
+    if side is None:
+        return None
+    return Side(*(cut(x, size) for x in prepared(jnp, side, grid.scale, shifted)))
+
+
+def at(side: Side | None, index: Array) -> Side | None:
+    """One tile of a side, if there is one."""
+    return None if side is None else Side(*(x[index] for x in side))
