@@ -19,11 +19,18 @@ class FailedError(AssertionError):
     """What a process died of."""
 
 
-def world(processes: int, work: Work, *inputs: Any, timeout: float = 60, wait: float = 240) -> Any:
+def world(
+    processes: int,
+    work: Work,
+    *inputs: Any,
+    timeout: float = 60,
+    wait: float = 240,
+    lost: int = 0,
+) -> Any:
     """`work(rank, *inputs)` in each process of a gloo group: what each returned.
 
-    An exception in one is raised here, unless it is returned; `timeout` is the group's, `wait` for
-    all of it. Both in seconds.
+    An exception in one is raised here, unless it is returned. `timeout` is the group's, and `wait`
+    for the next result, both in seconds; so many processes are `lost`, and return nothing.
     """
     context = multiprocessing.get_context("spawn")
     found: Any = context.Queue()
@@ -38,7 +45,7 @@ def world(processes: int, work: Work, *inputs: Any, timeout: float = 60, wait: f
         for process in started:
             process.start()
         try:
-            results = [pickle.loads(found.get(timeout=wait)) for _ in started]
+            results = [pickle.loads(found.get(timeout=wait)) for _ in started[lost:]]
         except queue.Empty:
             msg = f"a process of {processes} said nothing within {wait} seconds"
             raise FailedError(msg) from None
@@ -67,14 +74,15 @@ def run(
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", place, timedelta(seconds=timeout), rank=rank, world_size=processes
-    )
     try:
+        dist.init_process_group(
+            "gloo", place, timedelta(seconds=timeout), rank=rank, world_size=processes
+        )
         result = rank, work(rank, *inputs), ""
     except BaseException:  # noqa: BLE001 whatever it was, the parent tells
         result = rank, None, traceback.format_exc()
     found.put(pickle.dumps(result))  # or tensors would stay here, in memory that ends with us
     found.close()
     found.join_thread()
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()

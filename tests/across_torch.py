@@ -8,6 +8,7 @@ A cell has the error of the mean loss and that of the mean gradient, in float64.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -142,7 +143,8 @@ def error_of(work: Any) -> str:
     return "nothing"
 
 
-FAULTS = ("d", "dtype", "requires_grad", "option", "temperature", "shape", "not a tensor", "empty")
+FAULTS = ("d", "dtype", "requires_grad", "option", "temperature", "exchange", "grad mode")
+FAULTS += ("the last of many", "shape", "not a tensor", "empty", "no such exchange", "overflow")
 
 
 def faults(rank: int) -> dict[str, str]:
@@ -153,9 +155,21 @@ def faults(rank: int) -> dict[str, str]:
 def fault(rank: int, fault: str) -> str:
     """A call that goes wrong on process 1 alone."""
     z1, z2 = rows(rank, 5)
+    views = [z1] * 30 if fault == "the last of many" else [z1]
     options: dict[str, Any] = {"group": True}
     if rank == 1:
-        if fault == "d":
+        if fault == "exchange":
+            options["exchange"] = "ring"
+        elif fault == "no such exchange":
+            options["exchange"] = "mail"
+        elif fault == "overflow":
+            options["temperature"] = 10**400
+        elif fault == "grad mode":
+            with torch.no_grad():
+                return error_of(lambda: losses.nt_xent(z1, z2, **options))
+        elif fault == "the last of many":
+            z2 = z2.detach()
+        elif fault == "d":
             z1, z2 = z1[:, :7], z2[:, :7]
         elif fault == "dtype":
             z1, z2 = z1.double(), z2.double()
@@ -171,7 +185,8 @@ def fault(rank: int, fault: str) -> str:
             options["temperature"] = 0.3
         elif fault == "empty":
             z1, z2 = z1[:0], z2[:0]
-    return error_of(lambda: losses.nt_xent(z1, z2, **options))
+    views = views if fault == "the last of many" else [z1]
+    return error_of(lambda: losses.nt_xent(*views, z2, **options))
 
 
 def compiled_fault(rank: int) -> str:
@@ -185,8 +200,41 @@ def dies(rank: int) -> str:
     """Process 1 ends between its forward pass and its backward pass."""
     loss = losses.nt_xent(*rows(rank, 5), group=True, exchange="ring")
     if rank == 1:
-        return "gone"
+        os._exit(1)
     return error_of(loss.backward)
+
+
+def dies_at_work(rank: int) -> str:
+    """Process 1 ends where it has begun to exchange rows."""
+    if rank == 1:
+        whole = _processes.exchanged
+        _processes.exchanged = lambda *messages: (whole(*messages), os._exit(1))
+    return error_of(lambda: losses.nt_xent(*rows(rank, 5), group=True, exchange="ring"))
+
+
+def unlike_sides(rank: int, pairs: int, queued: int) -> list[float]:
+    """Few pairs and many negatives or the reverse, where one side of a tile needs a shift.
+
+    The differences of tiled and dense: of the loss, and of gradients relative to the largest.
+    """
+    rng = torch.Generator().manual_seed(rank)
+    arrays = [torch.randn(size, 8, generator=rng) for size in (pairs, pairs, queued)]
+    found = []
+    for implementation in ("tiled", "dense"):
+        leaves = [x.clone().requires_grad_() for x in arrays]
+        loss = losses.info_nce(
+            *leaves, temperature=1 / 40, group=True, implementation=implementation
+        )
+        found.append([loss.detach(), *torch.autograd.grad(loss, leaves)])
+    return [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*found, strict=True)]
+
+
+def short_ids(rank: int) -> list[float]:
+    """The loss with ids of each integer type."""
+    z1, z2 = rows(rank, 5)
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    ids = torch.arange(5) // 2 + rank
+    return [losses.nt_xent(z1, z2, ids=ids.to(kind), group=True).item() for kind in kinds]
 
 
 def absent(rank: int) -> str:
@@ -200,12 +248,20 @@ def absent(rank: int) -> str:
 
 
 def with_nan(rank: int) -> list[float]:
-    """One NaN, on process 1: the losses, gathered and by a ring."""
+    """One NaN, on process 1: the losses, gathered and by a ring, and the means of others."""
     z1, z2 = rows(rank, 5)
     if rank == 1:
         z1 = z1.detach().clone()
         z1[2, 3] = float("nan")
-    return [losses.nt_xent(z1, z2, group=True, exchange=x).item() for x in ("gather", "ring")]
+        z1.requires_grad_()
+    labels = torch.arange(5) // 2
+    return [
+        *(losses.nt_xent(z1, z2, group=True, exchange=x).item() for x in ("gather", "ring")),
+        losses.sup_con(z1, labels, group=True).item(),
+        losses.info_nce(z1, z2, symmetric=True, group=True).item(),
+        losses.info_nce(z2, z1, group=True).item(),
+        losses.info_nce(z2, z2, z1, group=True).item(),
+    ]
 
 
 COMPILED = ("nt_xent", "nt_xent, ids", "sup_con", "info_nce, symmetric, queue, ids")
@@ -213,7 +269,7 @@ COMPILED = ("nt_xent", "nt_xent, ids", "sup_con", "info_nce, symmetric, queue, i
 
 def compiled(rank: int, sizes: tuple[int, ...]) -> dict[str, float]:
     """The differences that a compiler makes; its default one once, as it takes its time."""
-    backends = ["inductor"] + ["aot_eager"] * (len(COMPILED) - 1)
+    backends = ["aot_eager", "aot_eager", "inductor", "aot_eager"]
     return {
         name: difference(rank, name, sizes, backend)
         for name, backend in zip(COMPILED, backends, strict=True)

@@ -174,7 +174,11 @@ def check_number(temperature: Any) -> None:
 
 def check_range(temperature: float | Real) -> None:
     """Positive and finite."""
-    if not 0 < float(temperature) < math.inf:
+    try:
+        fits = 0 < float(temperature) < math.inf
+    except OverflowError:
+        fits = False
+    if not fits:
         msg = (
             f"temperature must be positive and finite; got {temperature!r}. "
             "Usual values are 0.05 to 1."

@@ -6,7 +6,8 @@ Without it, processes whose calls differ would wait for each other until the gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,30 +17,33 @@ BYTES = 2048
 
 
 class Card(NamedTuple):
-    """One process's call."""
+    """One process's call. Texts may be cut; their digests tell whether the whole is the same."""
 
     sizes: str
+    digest: str
     call: str
     refusal: str
 
 
-def written(
-    check: Callable[..., None], arguments: Sequence[Any], error: Exception | None
-) -> Tensor:
+def written(told: dict[str, Any], error: Exception | None) -> Tensor:
     """The card as bytes."""
-    names = check.__code__.co_varnames[1 : len(arguments)]
-    told = dict(zip(names, arguments[1:], strict=True))
-    tensors = [x for value in told.values() for x in flat(value)]
-    card = Card(
-        sizes=" ".join(str(x.shape[0]) for x in tensors if x.dim()),
-        call=", ".join(f"{name}={like(value)}" for name, value in told.items()),
-        refusal="" if error is None else f"{type(error).__name__}: {error}",
-    )
-    text = "\n".join(line.replace("\n", " ")[: BYTES // 3 - 2] for line in card)
-    found = torch.zeros(BYTES, dtype=torch.uint8)
+    sizes = [str(x.shape[0]) for value in told.values() for x in flat(value) if x.dim()]
+    # options before arrays, of which there may be many
+    names = sorted(told, key=lambda name: bool(flat(told[name])))
+    call = ", ".join(f"{name}={like(told[name])}" for name in names)
+    call = f"{call}, gradients {'on' if torch.is_grad_enabled() else 'off'}"
+    refusal = "" if error is None else f"{type(error).__name__}: {error}"
+    card = Card(digest(" ".join(sizes)), digest(call), call, refusal)
+    text = "\n".join(line.replace("\n", " ")[: BYTES // 3] for line in card)
     encoded = bytearray(text.encode("utf-8", "replace")[:BYTES])
+    found = torch.zeros(BYTES, dtype=torch.uint8)
     found[: len(encoded)] = torch.frombuffer(encoded, dtype=torch.uint8)
     return found
+
+
+def digest(text: str) -> str:
+    """A short text that is another for another text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def flat(value: Any) -> list[Tensor]:
@@ -62,7 +66,7 @@ def like(value: Any) -> str:
 def read(cards: Tensor) -> list[Card]:
     """Those of all processes."""
     texts = [bytes(x.tolist()).rstrip(b"\0").decode("utf-8", "replace") for x in cards]
-    return [Card(*text.split("\n", 2)) for text in texts]
+    return [Card(*text.split("\n", 3)) for text in texts]
 
 
 def compared(cards: Sequence[Card]) -> bool:
@@ -75,7 +79,7 @@ def compared(cards: Sequence[Card]) -> bool:
             )
             raise RuntimeError(msg)
     for number, card in enumerate(cards):
-        if card.call != cards[0].call:
+        if card.digest != cards[0].digest:
             msg = (
                 "all processes must make the same call, with shards that differ in their number of "
                 f"rows alone; got {cards[0].call} on process 0 and {card.call} on process {number}."

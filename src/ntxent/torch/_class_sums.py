@@ -53,10 +53,10 @@ def operator(
     even: bool,
 ) -> Tensor:
     """The same, over the rows of all processes if there is a process group."""
-    if not group:
+    across = Processes.named(group, exchange, processes, rank, even)
+    if across is None:
         return in_order(rows, groups)
     total = torch.zeros_like(rows)
-    across = Processes(group, exchange, processes, rank, even)
     for _, (others, their_groups) in across.shards(rows, groups):
         there, place = their_groups.unique(return_inverse=True)
         sums = table(others, place, len(there))

@@ -52,6 +52,14 @@ def serving(pairs: Pairs, implementation: str | None) -> Implementation:
     return _matrix if rows <= _tiled.TILE else _tiled
 
 
+def divides_by_sums(pairs: Pairs, implementation: str | None) -> bool:
+    """Whether its backward pass divides exponentials by their sums, or else by logarithms of them.
+
+    The kernels do the second always, and don't read a learned scale to decide it.
+    """
+    return (implementation or default_for(pairs.queries)) != "triton" and not pairs.shifted()
+
+
 def check_serves(rows: Tensor) -> None:
     """Refuse rows that the kernels can't take."""
     reason = missing(rows)

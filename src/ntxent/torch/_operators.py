@@ -42,7 +42,7 @@ def pair_logsumexp(
     Without ids the period stands for them; with a group, rows are over the keys of all processes.
     """
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
-    across = Processes(group, exchange, processes, rank, even) if group else None
+    across = Processes.named(group, exchange, processes, rank, even)
     served = serving_across(pairs, implementation, across)
     found_row, found_column, _ = served.forward(pairs, keep=False)
     value, (row, column) = joined(found_row, found_column)
@@ -53,11 +53,11 @@ def pair_logsumexp(
 
 @pair_logsumexp.register_fake
 def _(queries: Any, keys: Any, *options: Any) -> tuple[Tensor, Tensor]:
-    _, _, _, _, _, columns, *_ = options
+    _, _, _, _, _, columns, _, _, group, *_ = options
     rows = queries.shape[0]
     if columns:
         rows = rows + (queries if keys is None else keys).shape[0]
-    return queries.new_empty(rows), queries.new_empty(rows)
+    return queries.new_empty(rows), queries.new_empty(rows, dtype=torch.float64 if group else None)
 
 
 @torch.library.custom_op("ntxent::pair_gradients", mutates_args=())
@@ -83,7 +83,7 @@ def pair_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of queries and keys; of keys none, (0, d), if they aren't asked for."""
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
-    across = Processes(group, exchange, processes, rank, even) if group else None
+    across = Processes.named(group, exchange, processes, rank, even)
     served = serving_across(pairs, implementation, across)
     rows = queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)

@@ -40,11 +40,14 @@ def pair_logsumexp(
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
     choice = implementation if isinstance(implementation, Choice) else Choice(implementation)
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
+    ids: Any = (query_ids, key_ids)
+    if across is not None:  # backends of torch.distributed lack some of the short integers
+        ids = tuple(None if x is None else x.long() for x in ids)
     if choice.name == "dense":
         matrix: Any = dense if across is None else partial(dense_across, across)
-        lse: Tensor = matrix(queries, keys, scale, query_ids, key_ids, columns)
+        lse: Tensor = matrix(queries, keys, scale, *ids, columns)
         return lse
-    inputs, ids = (queries, keys, scale), (query_ids, key_ids)
+    inputs = queries, keys, scale
     traced = [x for x in inputs if type(x) is Traced]
     if not traced and _transforms.active():
         return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice, across)

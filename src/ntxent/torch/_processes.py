@@ -27,10 +27,6 @@ GATHER_BYTES = 256 * 2**20
 PIECE_BYTES = 8 * 2**20
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
-resolved: Any = getattr(dist.distributed_c10d, "_resolve_process_group")  # noqa: B009
-# The first is its name from PyTorch 2.13 on, where the second is deprecated.
-all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
 Shard = tuple[Tensor, ...]
 
 
@@ -45,10 +41,9 @@ class Processes(NamedTuple):
 
     @classmethod
     def of(cls, group: Any, exchange: str | None) -> Self | None:
-        """From what the user passes: None, True or a process group."""
-        if exchange is not None and exchange not in EXCHANGES:
-            _checks.refuse_choice("exchange", exchange, EXCHANGES)
+        """From what the user passes: None (or False), True or a process group."""
         if group is None or group is False:
+            check_exchange(exchange)
             if exchange is not None:
                 msg = f"exchange={exchange!r} needs a group; pass group=True or a process group."
                 raise ValueError(msg)
@@ -68,24 +63,35 @@ class Processes(NamedTuple):
             raise TypeError(msg)
         return cls(group.group_name, exchange, group.size(), group.rank())
 
+    @classmethod
+    def named(cls, group: str, *rest: Any) -> Self | None:
+        """From the same fields, none without a name: as operators take them."""
+        return cls(group, *rest) if group else None
+
     @property
     def handle(self) -> dist.ProcessGroup:
         """The group itself."""
-        found: dist.ProcessGroup = resolved(self.group)
+        resolve: Any = getattr(dist.distributed_c10d, "_resolve_process_group")  # noqa: B009
+        found: dist.ProcessGroup = resolve(self.group)
         return found
 
     def checked(self, check: Callable[..., None], arguments: Sequence[Any]) -> Self:
         """Run a check and compare the calls; what one process refuses, all refuse."""
         alone = self.processes == 1
-        if alone or torch.compiler.is_compiling():  # then sizes are compared when it runs
+        if alone or torch.compiler.is_compiling():  # then shards are compared when it runs
+            check_exchange(self.exchange)
             check(*arguments, alone=alone)
             return self._replace(even=alone)
-        error = None
+        error: Exception | None = None
         try:
+            check_exchange(self.exchange)
             check(*arguments, alone=False)
-        except (TypeError, ValueError) as found:
+        except Exception as found:  # noqa: BLE001 whatever it is, the others would wait
             error = found
-        cards = _card.read(self.all_gathered(_card.written(check, arguments, error)))
+        names = check.__code__.co_varnames[1:]
+        told = {"exchange": self.exchange, **dict(zip(names, arguments[1:], strict=False))}
+        near = [x for value in told.values() for x in _card.flat(value)]
+        cards = _card.read(self.all_gathered(_card.written(told, error), near[0] if near else None))
         if error is not None:
             raise error
         return self._replace(even=_card.compared(cards))
@@ -101,18 +107,20 @@ class Processes(NamedTuple):
         if not isinstance(value, Tensor):
             if self.even:
                 return value
-            value = torch.full((), value, dtype=torch.float64, device=self.speaking_device())
+            value = torch.full((), value, dtype=torch.float64)
         return _operators.process_mean(value.detach(), *self)
 
-    def speaking_device(self) -> torch.device:
-        """Where small tensors are exchanged: a CPU if the group has one, not to wait for a GPU."""
-        if "cpu" in dist.get_backend_config(self.handle):
-            return torch.device("cpu")
-        return torch.device("cuda", torch.cuda.current_device())
+    def all_gathered(self, tensor: Tensor, near: Tensor | None = None) -> Tensor:
+        """A small tensor of one shape from everywhere, (processes, ...).
 
-    def all_gathered(self, tensor: Tensor) -> Tensor:
-        """A small tensor of one shape from everywhere, (processes, ...)."""
-        own = tensor.to(self.speaking_device())
+        By the CPU if the group has a backend for it, so as not to wait for a GPU; else where the
+        rows are.
+        """
+        by_cpu = "cpu" in dist.get_backend_config(self.handle)
+        place = torch.device("cpu") if by_cpu else (tensor if near is None else near).device
+        if not by_cpu and place.type == "cpu":
+            place = torch.device("cuda", torch.cuda.current_device())
+        own = tensor.to(place)
         found = own.new_empty(self.processes, *own.shape)
         all_gather(found.flatten(0, 1), own, group=self.handle)
         return found.cpu()
@@ -123,7 +131,7 @@ class Processes(NamedTuple):
             return [rows.shape[0]] * self.processes
         kind = DTYPES.index(rows.dtype) if rows.dtype in DTYPES else -1
         own = torch.tensor([rows.shape[0], kind, *rows.shape[1:]])
-        told: list[list[int]] = self.all_gathered(own).tolist()
+        told: list[list[int]] = self.all_gathered(own, rows).tolist()
         if any(other[1:] != told[0][1:] for other in told):
             msg = (
                 "the shards of all processes must have one dtype and rows of one length; got "
@@ -150,7 +158,7 @@ class Processes(NamedTuple):
         """Whether to gather; the same on all processes."""
         if self.exchange is not None:
             return self.exchange == "gather"
-        return sum(sizes) * row_bytes(tensors) <= GATHER_BYTES
+        return self.processes * max(sizes) * row_bytes(tensors) <= GATHER_BYTES
 
     def everyone(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in their order."""
@@ -198,8 +206,8 @@ class Processes(NamedTuple):
             held = cut(tensors, piece, pieces)
             for step in range(1, self.processes):
                 size = sizes[(self.rank - step) % self.processes]
-                rows = size * (piece + 1) // pieces - size * piece // pieces
-                coming = tuple(x.new_empty(rows, *x.shape[1:]) for x in held)
+                begin, end = bounds(size, piece, pieces)
+                coming = tuple(x.new_empty(end - begin, *x.shape[1:]) for x in held)
                 works = exchanged(held, after, coming, before, handle)
                 if len(current[0]):
                     yield own, current
@@ -208,6 +216,18 @@ class Processes(NamedTuple):
                 own, current, held = False, coming, coming
         if len(current[0]):
             yield own, current
+
+
+def all_gather(found: Tensor, own: Tensor, **options: Any) -> Any:
+    """Into one tensor; by its name from PyTorch 2.13 on, where the other is deprecated."""
+    gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return gather(found, own, **options)
+
+
+def check_exchange(exchange: Any) -> None:
+    """One of the two, or None."""
+    if exchange is not None and exchange not in EXCHANGES:
+        _checks.refuse_choice("exchange", exchange, EXCHANGES)
 
 
 def row_bytes(tensors: Shard) -> int:
@@ -221,9 +241,17 @@ def pieces_of(tensors: Shard, sizes: Sequence[int]) -> int:
 
 
 def cut(tensors: Shard, piece: int, pieces: int) -> Shard:
-    """One of so many pieces, of nearly equal size."""
-    size = len(tensors[0])
-    return tuple(x[size * piece // pieces : size * (piece + 1) // pieces] for x in tensors)
+    """One of so many pieces."""
+    begin, end = bounds(len(tensors[0]), piece, pieces)
+    return tuple(x[begin:end] for x in tensors)
+
+
+def bounds(size: int, piece: int, pieces: int) -> tuple[int, int]:
+    """Where a piece begins and ends: nearly equal, the first never empty.
+
+    NCCL wants all processes in a group's first messages.
+    """
+    return -(-size * piece // pieces), -(-size * (piece + 1) // pieces)
 
 
 def exchanged(

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ntxent import _range
 from ntxent._pairs import Side
-from ntxent.torch._implementations import Implementation, serving
+from ntxent.torch._implementations import Implementation, divides_by_sums, serving
 from ntxent.torch._processes import Processes
 from ntxent.torch._tile import Found, Pairs
 
@@ -61,27 +60,20 @@ def turned(pairs: Pairs) -> Pairs:
 
 
 def log_sum_exp(pairs: Pairs, across: Processes, name: str | None) -> Found:
-    """Of each own query, over the keys of all processes."""
-    pairs = ready(pairs, across)
-    lse, summed = torch.full_like(pairs.queries[:, 0], -math.inf, dtype=torch.float64), False
+    """Of each own query, over the keys of all processes.
+
+    The divisor is its logarithm in float64, whatever the blocks divide by: each side of a block may
+    need a shift where the other needs none. In float32 a logarithm of 50 is off by 3e-6.
+    """
+    lse = torch.full_like(pairs.queries[:, 0], -math.inf, dtype=torch.float64)
     for own, (keys, ids) in across.shards(pairs.others, key_ids(pairs)):
         block = block_of(pairs, own, keys, ids)
         found = serving(block, name).forward(block, keep=False)[0]
-        # In float64, and of sums where there are sums: a logarithm of 50 is off by 3e-6 in float32
         part = found.lse.double()
-        if found.summed:
+        if divides_by_sums(block, name):
             part = found.divisor.double().log().masked_fill(part == -math.inf, -math.inf)
-        lse, summed = torch.logaddexp(lse, part), found.summed
-    divisor = (lse.exp() if summed else lse).masked_fill(lse == -math.inf, math.inf)
-    dtype = pairs.queries.dtype
-    return Found(lse.to(dtype), divisor.to(dtype), summed)
-
-
-def ready(pairs: Pairs, across: Processes) -> Pairs:
-    """With a shift in all blocks or in none, by the number of all keys."""
-    rows, size = sum(across.sizes(pairs.others)), pairs.queries.element_size()
-    unit = not _range.needs_shift(size, float(pairs.scale), rows, pairs.unit)
-    return pairs._replace(unit=unit, columns=False)
+        lse = torch.logaddexp(lse, part)
+    return Found(lse.to(pairs.queries.dtype), lse.masked_fill(lse == -math.inf, math.inf))
 
 
 def key_ids(pairs: Pairs) -> Tensor:
@@ -93,6 +85,7 @@ def key_ids(pairs: Pairs) -> Tensor:
 
 def block_of(pairs: Pairs, own: bool, keys: Tensor, ids: Tensor) -> Pairs:
     """Own queries against one shard: the triangular case where rows meet themselves."""
+    pairs = pairs._replace(columns=False)
     if own and pairs.keys is None:
         return pairs
     return pairs._replace(keys=keys, ids=(pairs.ids[0], ids))
@@ -106,22 +99,31 @@ def gradient(
     name: str | None,
 ) -> Tensor:
     """The gradient of own queries; a side that isn't there has no upstream."""
-    pairs = ready(pairs, across)
     if own_side is None:
         nothing = torch.zeros_like(pairs.queries[:, 0])
         own_side = Side(nothing, nothing + math.inf)
-    travelling = pairs.others, key_ids(pairs), *(other_side or ())
-    total = torch.empty_like(pairs.queries)
-    strips = range(0, total.shape[0], STRIP)
-    for own, (keys, ids, *side) in across.shards(*travelling):
-        block = block_of(pairs, own, keys, ids)
-        column = Side(*side) if side and block.keys is not None else None
-        if own:  # which comes first
-            total = serving(block, name).backward(block, own_side, column, (), by_keys=False)[0]
+    parts: list[Tensor] = []
+    for own, (keys, ids, *side) in across.shards(pairs.others, key_ids(pairs), *(other_side or ())):
+        block, column = block_of(pairs, own, keys, ids), Side(*side) if side else None
+        if own:  # which comes first: whole, for the triangular case
+            whole = part_of_gradient(block, own_side, column, name)
+            parts = list(whole.split(STRIP))
             continue
-        for first in strips:
-            here = slice(first, first + STRIP)
-            part = block._replace(queries=block.queries[here], ids=(block.ids[0][here], ids))
+        for number, part in enumerate(parts):
+            here = slice(number * STRIP, number * STRIP + STRIP)
+            strip = block._replace(queries=block.queries[here], ids=(block.ids[0][here], ids))
             row = Side(*(x[here] for x in own_side))
-            total[here] += serving(part, name).backward(part, row, column, (), by_keys=False)[0]
-    return total
+            part.add_(part_of_gradient(strip, row, column, name))
+    return whole
+
+
+def part_of_gradient(block: Pairs, row: Side, column: Side | None, name: str | None) -> Tensor:
+    """What one block has for the gradient of its queries."""
+    by_sums = divides_by_sums(block, name)
+    sides = [
+        Side(side.upstream, (side.divisor.exp() if by_sums else side.divisor).to(block.queries))
+        for side in (row, column)
+        if side is not None
+    ]
+    column = sides[1] if column is not None and block.keys is not None else None
+    return serving(block, name).backward(block, sides[0], column, (), by_keys=False)[0]

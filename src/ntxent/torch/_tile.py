@@ -49,7 +49,6 @@ class Found(NamedTuple):
 
     lse: Tensor
     divisor: Tensor
-    summed: bool = False  # whether the divisor is a sum, and no logarithm
 
 
 def found(lse: Tensor, sums: Tensor | None, empties: bool) -> Found:
@@ -57,11 +56,10 @@ def found(lse: Tensor, sums: Tensor | None, empties: bool) -> Found:
 
     A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
     """
-    summed = sums is not None
     if not empties:
-        return Found(lse, lse if sums is None else sums, summed)
+        return Found(lse, lse if sums is None else sums)
     divisor, nothing = (lse, -math.inf) if sums is None else (sums, 0)
-    return Found(lse, divisor.masked_fill(divisor == nothing, math.inf), summed)
+    return Found(lse, divisor.masked_fill(divisor == nothing, math.inf))
 
 
 def prepared(side: Side, scale: float, shifted: bool) -> Side:
