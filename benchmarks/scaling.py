@@ -38,11 +38,11 @@ class Predicted(NamedTuple):
 
 
 def predicted(rows: int, dim: int, processes: int, exchange: str) -> Predicted:
-    """A row is d floats and an id of 8 bytes; backward, two floats more. Each shard goes round."""
+    """A row is d floats and an id of 8 bytes; backward, 12 more. Each shard goes round."""
     from ntxent.torch import _processes
 
     shard = rows / processes
-    forward, backward = 4 * dim + 8, 4 * dim + 16
+    forward, backward = 4 * dim + 8, 4 * dim + 20
     piece = min(shard * backward, _processes.PIECE_BYTES)
     return Predicted(
         sent=(processes - 1) * shard * (forward + backward) / MIB,
@@ -58,6 +58,7 @@ class Measured(NamedTuple):
     sent: float  # MiB
     peak: float  # MiB
     seconds: float
+    flops: float
 
 
 def measured(rows: int, dim: int, processes: int, exchange: str) -> Measured:
@@ -77,8 +78,8 @@ def measured(rows: int, dim: int, processes: int, exchange: str) -> Measured:
         found = [answers.get(timeout=600) for _ in workers]
         for worker in workers:
             worker.join()
-    sent, peaks, seconds = zip(*found, strict=True)
-    return Measured(max(sent) / processes, max(peaks), max(seconds))
+    sent, peaks, seconds, flops = zip(*found, strict=True)
+    return Measured(max(sent) / processes, max(peaks), max(seconds), max(flops))
 
 
 def work(
@@ -94,7 +95,7 @@ def work(
     dist.init_process_group("gloo", place, rank=rank, world_size=processes)
     torch.manual_seed(rank)
 
-    def step(images: int) -> tuple[float, float, float]:
+    def step(images: int) -> list[float]:
         z1, z2 = (torch.randn(images, dim, requires_grad=True) for _ in range(2))
         give_back()
         before = reset_peak()
@@ -103,11 +104,33 @@ def work(
         nt_xent(z1, z2, group=True, exchange=exchange).backward()
         seconds = perf_counter() - started
         dist.barrier()
-        return (loopback() - sent) / MIB, status_mib("VmHWM") - before, seconds
+        return [(loopback() - sent) / MIB, status_mib("VmHWM") - before, seconds]
 
+    images = rows // processes // 2
     step(64)
-    answers.put(step(rows // processes // 2))
+    found = step(images)
+    with counted_flops() as flops:
+        step(images)
+    answers.put([*found, flops.total])
     dist.destroy_process_group()
+
+
+def counted_flops() -> Any:
+    """A context whose `total` is the operations of the matrix products within."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Flops(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if "addmm" in func.name():
+                left, right = args[1:3]
+                self.total += 2 * left.shape[0] * left.shape[1] * right.shape[1]
+            return func(*args, **(kwargs or {}))
+
+    return Flops()
 
 
 def loopback() -> int:
@@ -123,7 +146,7 @@ def loopback() -> int:
 def counters() -> str:
     """Predicted against counted."""
     heads = ["rows", "d", "processes", "exchange"]
-    heads += ["sent, predicted", "counted", "others' rows", "peak"]
+    heads += ["sent, predicted", "counted", "GFLOP, predicted", "counted", "others' rows", "peak"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for rows, dim, processes in (*CASES, WIDE):
         for exchange in EXCHANGES:
@@ -131,9 +154,18 @@ def counters() -> str:
             found = measured(rows, dim, processes, exchange)
             lines.append(
                 f"| {rows} | {dim} | {processes} | {exchange} | {wanted.sent:.1f} | "
-                f"{found.sent:.1f} | {wanted.exchanged:.0f} | {found.peak:.0f} |"
+                f"{found.sent:.1f} | {wanted.flops / 1e9:.1f} | {found.flops / 1e9:.1f} | "
+                f"{wanted.exchanged:.0f} | {found.peak:.0f} |"
             )
             print(lines[-1], f" {found.seconds:.1f} s", flush=True)
+            for what, counted, told in (
+                ("bytes", found.sent, wanted.sent),
+                ("operations", found.flops, wanted.flops),
+            ):
+                # what else goes over the loopback device; the diagonal's tiles, which are whole
+                if not 0.99 < counted / told < 1.1:
+                    msg = f"{what}: {counted / told:.3f} of what was predicted. {lines[-1]}"
+                    raise AssertionError(msg)
     return "\n".join(lines)
 
 

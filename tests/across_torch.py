@@ -260,7 +260,7 @@ def with_nan(rank: int) -> list[float]:
         losses.sup_con(z1, labels, group=True).item(),
         losses.info_nce(z1, z2, symmetric=True, group=True).item(),
         losses.info_nce(z2, z1, group=True).item(),
-        losses.info_nce(z2, z2, z1, group=True).item(),
+        losses.info_nce(z2, z2.detach(), z1, group=True).item(),
     ]
 
 
