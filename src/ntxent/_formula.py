@@ -57,7 +57,11 @@ def nt_xent(
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
+        how: dict[str, Any] = {
+            "unit": normalize,
+            "implementation": implementation,
+            "across": across,
+        }
         lse = ops.pair_logsumexp(z, None, scale, row_ids, None, **how)
         shifts = [images * view for view in range(1, len(views))]
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
@@ -106,7 +110,11 @@ def sup_con(
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
         scale = ops.inverse(temperature, z)
-        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
+        how: dict[str, Any] = {
+            "unit": normalize,
+            "implementation": implementation,
+            "across": across,
+        }
         lse = ops.pair_logsumexp(z, None, scale, classes.ids, None, **how)
         positives = ops.positive_means(z, classes, across)
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
@@ -148,7 +156,11 @@ def info_nce(
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
         scale = ops.inverse(temperature, query)
-        how: dict[str, Any] = {"unit": normalize, "implementation": implementation, "across": across}
+        how: dict[str, Any] = {
+            "unit": normalize,
+            "implementation": implementation,
+            "across": across,
+        }
         hot = partial(ops.pair_logsumexp, **how)
         lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
         directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
@@ -176,9 +188,12 @@ def reduced(ops: Ops, rows: Array, reduction: str, dtype: Any, across: Across | 
     """Reduced; a shard's mean or sum so that the mean over processes is the whole batch's."""
     if across is None or reduction == "none":
         return ops.reduce(rows, reduction, dtype)
-    count = ops.count(rows)
-    weight = across.processes if reduction == "sum" else count / across.mean(count)
-    return ops.reduce(ops.reduce(rows, reduction, rows.dtype) * weight, "none", dtype)
+    total = ops.reduce(rows, "sum", rows.dtype)
+    if reduction == "sum":
+        total = total * across.processes
+    else:
+        total = total / across.mean(ops.count(rows))
+    return ops.reduce(total, "none", dtype)
 
 
 def checked(

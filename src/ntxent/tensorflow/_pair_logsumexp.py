@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -72,27 +73,30 @@ def tiled(
     @tf.custom_gradient
     def value(*inputs: Tensor) -> Any:
         queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-        row, column = _tiled.forward(queries, others, scale, *ids, unit, columns, most)
+        unshifted = unit and _tiled.fits(scale, count(queries if symmetric else others))
+        row, column = _tiled.forward(queries, others, scale, *ids, unshifted, columns, most)
 
         def pullback(upstream: Tensor) -> Any:
             divisors = row.divisor, None if column is None else column.divisor
-            return gradient(divisors)(upstream, *inputs)
+            return gradient(unshifted, divisors)(upstream, *inputs)
 
         return row.lse if column is None else tf.concat((row.lse, column.lse), 0), pullback
 
-    def gradient(divisors: Any) -> Any:
+    def gradient(unshifted: Any, divisors: Any) -> Any:
         @tf.custom_gradient
         def first(upstream: Tensor, *inputs: Tensor) -> Any:
             queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-            row, column = sides(tf.stop_gradient(upstream), *divisors)
-            grad, grad_keys = _tiled.backward(queries, others, scale, *ids, unit, row, column, most)
+            both = sides(tf.stop_gradient(upstream), *divisors)
+            grad, *more = _tiled.backward(queries, others, scale, *ids, unshifted, *both, most)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
-            grads = grad, by_scale, grad_keys
+
+            def lse(queries: Tensor, keys: Tensor | None, scale: Tensor) -> Tensor:
+                return dense(queries, keys, scale, *ids, columns)
 
             def second(*cotangents: Tensor) -> Any:
-                return dense_second(ids, columns, (upstream, *inputs), cotangents)
+                return dense_second(lse, (upstream, *inputs), cotangents)
 
-            return grads[: len(inputs)], second
+            return (grad, by_scale, *more), second
 
         return first
 
@@ -105,7 +109,7 @@ def unpacked(inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     return queries, scale, keys[0] if keys else None
 
 
-def dense_second(ids: Any, columns: bool, inputs: Any, cotangents: Any) -> Any:
+def dense_second(lse: Callable[..., Tensor], inputs: Any, cotangents: Any) -> Any:
     """The derivative of dense's gradient, in dense's memory; recorded, so further ones are too."""
     with tf.GradientTape() as outer:
         outer.watch(inputs)
@@ -113,9 +117,8 @@ def dense_second(ids: Any, columns: bool, inputs: Any, cotangents: Any) -> Any:
         with tf.GradientTape() as inner:
             inner.watch(given)
             queries, scale, keys = unpacked(given)
-            left, right = ids
-            lse = dense(queries, keys, scale, left, right, columns)
-        first = inner.gradient(lse, given, upstream)
+            found = lse(queries, keys, scale)
+        first = inner.gradient(found, given, upstream)
     return outer.gradient(first, inputs, list(cotangents))
 
 
