@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from ntxent import _checks
 from ntxent._spec import TEMPERATURE
-from ntxent.tensorflow._losses import info_nce, nt_xent, sup_con
+from ntxent.tensorflow._info_nce import info_nce
+from ntxent.tensorflow._losses import nt_xent, sup_con
 from ntxent.tensorflow._ops import OPS, plain
 
 MEAN = "sum_over_batch_size"

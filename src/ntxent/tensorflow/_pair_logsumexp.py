@@ -1,19 +1,19 @@
 """The hot operation in TensorFlow, and which implementation serves.
 
-`dense` is the matrix form: O(n^2) memory, every derivative.
+`dense` (`_dense.py`) is the matrix form: O(n^2) memory, every derivative.
 `tiled` (`_tiled.py`) never holds the matrix: O(n d) memory; its second derivative is dense's.
+Over replicas of a strategy both are in `_pairs_across.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from ntxent._pairs import sides, two_sides
-from ntxent.tensorflow import _tiled
+from ntxent.tensorflow import _dense, _pairs_across, _tiled
+from ntxent.tensorflow._dense import unpacked
 from ntxent.tensorflow._tiled import count
 
 Tensor = Any
@@ -37,8 +37,11 @@ def pair_logsumexp(
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)
+    if across is not None:
+        form = _pairs_across.dense if implementation == "dense" else _pairs_across.tiled
+        return form(queries, keys, scale, left, right, unit, columns, across)
     if implementation == "dense":
-        return dense(queries, keys, scale, left, right, columns)
+        return _dense.pair_logsumexp(queries, keys, scale, left, right, columns)
     return tiled(queries, keys, scale, left, right, unit, columns)
 
 
@@ -86,60 +89,18 @@ def tiled(
         @tf.custom_gradient
         def first(upstream: Tensor, *inputs: Tensor) -> Any:
             queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-            both = sides(tf.stop_gradient(upstream), *divisors)
+            both = sides(tf.stop_gradient(upstream), *divisors, count(queries))
             grad, *more = _tiled.backward(queries, others, scale, *ids, unshifted, *both, most)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
 
             def lse(queries: Tensor, keys: Tensor | None, scale: Tensor) -> Tensor:
-                return dense(queries, keys, scale, *ids, columns)
+                return _dense.pair_logsumexp(queries, keys, scale, *ids, columns)
 
             def second(*cotangents: Tensor) -> Any:
-                return dense_second(lse, (upstream, *inputs), cotangents)
+                return _dense.second(lse, (upstream, *inputs), cotangents)
 
             return (grad, by_scale, *more), second
 
         return first
 
     return value(*inputs)
-
-
-def unpacked(inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Queries, scale and keys, if there are any."""
-    queries, scale, *keys = inputs
-    return queries, scale, keys[0] if keys else None
-
-
-def dense_second(lse: Callable[..., Tensor], inputs: Any, cotangents: Any) -> Any:
-    """The derivative of dense's gradient, in dense's memory; recorded, so further ones are too."""
-    with tf.GradientTape() as outer:
-        outer.watch(inputs)
-        upstream, *given = inputs
-        with tf.GradientTape() as inner:
-            inner.watch(given)
-            queries, scale, keys = unpacked(given)
-            found = lse(queries, keys, scale)
-        first = inner.gradient(found, given, upstream)
-    return outer.gradient(first, inputs, list(cotangents))
-
-
-def dense(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    columns: bool,
-) -> Tensor:
-    """The matrix form: n^2 scores at once, derivatives by TensorFlow."""
-    same = query_ids[:, None] == key_ids
-    scores = tf.matmul(queries * scale, queries if keys is None else keys, transpose_b=True)
-    rows = masked_logsumexp(scores, same, 1)
-    return tf.concat((rows, masked_logsumexp(scores, same, 0)), 0) if columns else rows
-
-
-def masked_logsumexp(scores: Tensor, excluded: Tensor, axis: int) -> Tensor:
-    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
-    nothing = tf.constant(-math.inf, scores.dtype)
-    empty = tf.reduce_all(excluded, axis)
-    kept = tf.where(excluded & ~tf.expand_dims(empty, axis), nothing, scores)
-    return tf.where(empty, nothing, tf.reduce_logsumexp(kept, axis))
