@@ -83,17 +83,18 @@ def found(strategy: Any, name: str, sizes: tuple[int, ...], implementation: str)
     return losses, list(zip(*gradients, strict=True)), by_temperature
 
 
-def table(most: int) -> None:
-    """The largest errors, a line each."""
+def table(replicas: int) -> None:
+    """The errors of every loss, a line each."""
     for sizes in (*EVEN, *UNEVEN):
-        if len(sizes) > most:
+        if len(sizes) != replicas:
             continue
-        strategy = mirrored(len(sizes))
         for name in LOSSES:
             for implementation in IMPLEMENTATIONS:
-                of = errors(name, sizes, *found(strategy, name, sizes, implementation))
+                results = found(mirrored(replicas), name, sizes, implementation)
+                loss, gradient = errors(name, sizes, *results)
                 print(
-                    f"{name:32} {implementation:6} {sizes!s:14} {of[0]:.1e} {of[1]:.1e}", flush=True
+                    f"{name:32} {implementation:6} {sizes!s:14} {loss:.1e} {gradient:.1e}",
+                    flush=True,
                 )
 
 

@@ -161,7 +161,7 @@ def info_nce(
             "implementation": implementation,
             "across": across,
         }
-        hot = partial(ops.pair_logsumexp, **how)
+        hot: Any = partial(ops.pair_logsumexp, **how)
         lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
         directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
         for rows in more:

@@ -133,7 +133,7 @@ class Pairs:
 
         That of the scale holds the pairs of own queries: summed over replicas it is all of it.
         """
-        row, column = sides(upstream, *self.divisors, count(self.left.rows))
+        row, column = sides(upstream, *self.divisors, rows=count(self.left.rows))
         rows, columns = self.gathered(row), self.gathered(column)
         if self.symmetric:
             grad = self.gradient(self.left, self.all_right, row, rows)

@@ -243,7 +243,8 @@ def backward(
         sides = row_side, column_side
         return gradients(left, right, scale, keys is None, both, *sides, shifted)
 
-    return either(unshifted, run)
+    grads: list[Tensor] = either(unshifted, run)
+    return grads
 
 
 def gradients(
