@@ -32,10 +32,15 @@ def replicas(cross_replica: bool) -> Replicas | None:
     _checks.check_switches(cross_replica=cross_replica)
     if not cross_replica:
         return None
-    if tf.distribute.in_cross_replica_context() and not tf.executing_eagerly():
+    if unrun():
         return Unrun()
     found = context()
     return Replicas(found.num_replicas_in_sync) if found.num_replicas_in_sync > 1 else None
+
+
+def unrun() -> bool:
+    """Whether a graph is made for no replica, as by Keras' `fit` for the shapes of losses."""
+    return tf.distribute.in_cross_replica_context() and not tf.executing_eagerly()
 
 
 def context() -> Any:
@@ -76,10 +81,7 @@ class Replicas:
 
 
 class Unrun(Replicas):
-    """In the cross-replica context of a graph, where Keras' `fit` traces losses for their shapes.
-
-    It never runs what it traced. Whoever does is told.
-    """
+    """Of a graph for no replica. Whoever runs it all the same is told."""
 
     def __init__(self) -> None:
         super().__init__(1)

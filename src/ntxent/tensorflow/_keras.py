@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from ntxent._spec import TEMPERATURE
+from ntxent.tensorflow._across import Unrun, unrun
 from ntxent.tensorflow._info_nce import info_nce
 from ntxent.tensorflow._keras_loss import Labelled, Loss
 from ntxent.tensorflow._losses import nt_xent, sup_con
@@ -172,6 +173,8 @@ class SupConLoss(Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """As Keras does it, but for the labels, which it would make floats of."""
         (labels,) = plain(y_true)
+        if unrun() and labels.dtype.is_floating:  # Keras has traced the mean of replicas' labels
+            (labels,) = Unrun().gather(tf.cast(labels, tf.int64))
         if self.reduction == "mean_with_sample_weight":  # it divides by the sum of the weights
             anchors = OPS.classes(column(labels), self.across()).anchors
             weight = 1.0 if sample_weight is None else tf.cast(sample_weight, anchors.dtype)

@@ -89,7 +89,7 @@ def tiled(
         @tf.custom_gradient
         def first(upstream: Tensor, *inputs: Tensor) -> Any:
             queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-            both = sides(tf.stop_gradient(upstream), *divisors, rows=count(queries))
+            both = sides(tf.stop_gradient(upstream), divisors[0], divisors[1], count(queries))
             grad, *more = _tiled.backward(queries, others, scale, *ids, unshifted, *both, most)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
 
