@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from _shards import GRADIENT, errors
 from across_tensorflow import IMPLEMENTATIONS, SIZES, each, found, local, mirrored
-from ntxent.tensorflow import InfoNCELoss, NTXentLoss, SupConLoss, info_nce, nt_xent
+from ntxent.tensorflow import InfoNCELoss, NTXentLoss, SupConLoss, info_nce, nt_xent, sup_con
 
 
 def split(rows: Any) -> list[Any]:
@@ -72,18 +72,22 @@ def penalty(*inputs: Any, **options: Any) -> Any:
     return sum(tf.reduce_sum(x**2) for x in gradients(inputs, **options))
 
 
+def of_two_classes(z: Any, **options: Any) -> Any:
+    """`sup_con` of every other row; the first shard has an even number of them."""
+    return sup_con(z, tf.range(tf.shape(z)[0]) % 2, **options)
+
+
 def check_second_derivatives() -> None:
     """Of a penalty: a shard's gradient is W times the whole batch's, so this W^2 times."""
-    cases = (nt_xent, {}), (info_nce, {}), (info_nce, {"symmetric": True})
-    for (loss, options), implementation in product(cases, IMPLEMENTATIONS):
+    losses = nt_xent, info_nce, partial(info_nce, symmetric=True), of_two_classes
+    for loss, implementation in product(losses, IMPLEMENTATIONS):
+        of_penalty = partial(penalty, loss=loss, implementation=implementation)
 
-        def slope(*inputs: Any, how: Any = (loss, implementation, options), **more: Any) -> Any:
-            first, implementation, options = how
-            given = {"implementation": implementation, **options, **more}
-            of_penalty = partial(penalty, loss=first, **given)
-            return gradients(inputs, of_penalty)
+        def slope(*inputs: Any, loss: Any = of_penalty, **options: Any) -> Any:
+            return gradients(inputs, loss, **options)
 
-        for whole, parts in zip(*whole_and_shards(slope, *views()), strict=True):
+        given = views()[:1] if loss is of_two_classes else views()
+        for whole, parts in zip(*whole_and_shards(slope, *given), strict=True):
             assert_near(parts / len(SIZES) ** 2, whole)
 
 
@@ -98,7 +102,8 @@ def check_shifted_scores() -> None:
         loss = partial(info_nce, temperature=tau, symmetric=True)
         return gradients(inputs, loss, **more)
 
-    for tau, _tiled.COMPILED_ROWS in product((0.001, 0.1), (2048, 2)):
+    for tau, compiled_rows in product((0.001, 0.1), (2048, 2)):
+        _tiled.COMPILED_ROWS = compiled_rows
         for whole, parts in zip(*whole_and_shards(partial(slope, tau=tau), *given), strict=True):
             assert_near(parts / len(SIZES), whole)
 
@@ -113,7 +118,7 @@ def check_nan() -> None:
 
 
 def check_refusals() -> None:
-    """Outside of `strategy.run`, no bool, and rows of two lengths."""
+    """Outside of `strategy.run`, no bool, and rows of one replica that are bad or of other length."""
     strategy, given = mirrored(), list(map(tf.constant, views()))
     assert nt_xent(*given, cross_replica=True) == nt_xent(*given)  # one replica, without strategy
     for call in (partial(nt_xent, *given), NTXentLoss):
@@ -124,8 +129,10 @@ def check_refusals() -> None:
         call()
     with strategy.scope(), pytest.raises(tf.errors.InvalidArgumentError, match=words):
         tf.function(call)()
-    narrow = each(strategy, [given[0], given[0][:, :5]])
     run = tf.function(lambda z: strategy.run(lambda z: nt_xent(z, z, cross_replica=True), (z,)))
+    with pytest.raises(ValueError, match="must be 2-d"):
+        run(each(strategy, [given[0], given[0][0]]))
+    narrow = each(strategy, [given[0], given[0][:, :5]])
     with pytest.raises(tf.errors.OpError, match=r"[Ss]hape"):
         run(narrow)
 

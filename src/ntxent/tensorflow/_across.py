@@ -58,7 +58,7 @@ class Replicas:
         self.processes = processes
 
     def checked(self, check: Callable[..., None], arguments: Sequence[Any]) -> Replicas:
-        """The check of one shard; a strategy ends all replicas where one raises."""
+        """The check of one shard: a `MirroredStrategy` ends all replicas where one raises."""
         check(*arguments, alone=False)
         return self
 
@@ -73,11 +73,10 @@ class Replicas:
 
     def gather(self, *arrays: Tensor) -> list[Tensor]:
         """The rows of all replicas, in one order everywhere, of each array."""
-        replica = context()
-        # A strategy forgets all of the shape.
-        shapes = [(None, *x.shape[1:]) for x in arrays]
-        found = [replica.all_gather(x, axis=0) for x in arrays]
-        return [tf.ensure_shape(x, shape) for x, shape in zip(found, shapes, strict=True)]
+        found = context().all_gather(list(arrays), axis=0)
+        pairs = zip(found, arrays, strict=True)
+        # A strategy forgets the whole shape, and replicas may differ in what is the same here.
+        return [tf.ensure_shape(x, (None, *own.shape[1:])) for x, own in pairs]
 
 
 class Unrun(Replicas):
