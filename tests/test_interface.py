@@ -28,6 +28,7 @@ SIGNATURES: dict[str, tuple[list[str], dict[str, Any]]] = {
 ACROSS: dict[str, dict[str, Any]] = {
     "torch": {"group": None, "exchange": None},
     "jax": {"axis_name": None, "exchange": None},
+    "tensorflow": {"cross_replica": False},
 }
 MODULES = {"NTXentLoss": "nt_xent", "SupConLoss": "sup_con", "InfoNCELoss": "info_nce"}
 

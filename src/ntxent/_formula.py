@@ -176,9 +176,8 @@ def reduced(ops: Ops, rows: Array, reduction: str, dtype: Any, across: Across | 
     """Reduced; a shard's mean or sum so that the mean over processes is the whole batch's."""
     if across is None or reduction == "none":
         return ops.reduce(rows, reduction, dtype)
-    count = ops.count(rows)
-    weight = across.processes if reduction == "sum" else count / across.mean(count)
-    return ops.reduce(ops.reduce(rows, reduction, rows.dtype) * weight, "none", dtype)
+    weight = across.processes if reduction == "sum" else 1 / across.mean(ops.count(rows))
+    return ops.reduce(ops.reduce(rows, "sum", rows.dtype) * weight, "none", dtype)
 
 
 def checked(

@@ -35,11 +35,16 @@ def two_sides(
     return queries if keys is None else keys, query_ids if key_ids is None else key_ids
 
 
-def sides(upstream: Array, row: Array, column: Array | None) -> tuple[Side, Side | None]:
-    """From the divisors of rows, and of columns if they were asked for: their upstream follows."""
+def sides(
+    upstream: Array, row: Array, column: Array | None, rows: Any = None
+) -> tuple[Side, Side | None]:
+    """From the divisors of rows, and of columns if they were asked for: their upstream follows.
+
+    `rows` is how many, where the shape doesn't know.
+    """
     if column is None:
         return Side(upstream, row), None
-    rows = row.shape[0]
+    rows = row.shape[0] if rows is None else rows
     return Side(upstream[:rows], row), Side(upstream[rows:], column)
 
 

@@ -10,7 +10,8 @@ except ImportError as error:
     msg = "tensorflow"
     raise missing_framework(msg, "TensorFlow") from error
 
+from ntxent.tensorflow._info_nce import info_nce
 from ntxent.tensorflow._keras import InfoNCELoss, NTXentLoss, SupConLoss
-from ntxent.tensorflow._losses import info_nce, nt_xent, sup_con
+from ntxent.tensorflow._losses import nt_xent, sup_con
 
 __all__ = ["InfoNCELoss", "NTXentLoss", "SupConLoss", "info_nce", "nt_xent", "sup_con"]

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ntxent import _checks
 from ntxent._spec import TEMPERATURE
-from ntxent.tensorflow._losses import info_nce, nt_xent, sup_con
+from ntxent.tensorflow._across import Unrun, unrun
+from ntxent.tensorflow._info_nce import info_nce
+from ntxent.tensorflow._keras_loss import Labelled, Loss
+from ntxent.tensorflow._losses import nt_xent, sup_con
 from ntxent.tensorflow._ops import OPS, plain
 
 MEAN = "sum_over_batch_size"
-
-
-class Loss(keras.losses.Loss):
-    """What the losses share: a number as temperature, and the options of the function."""
-
-    def __init__(
-        self,
-        temperature: Any,
-        options: dict[str, Any],
-        reduction: str | None,
-        name: str,
-        dtype: Any,
-    ) -> None:
-        if not _checks.is_number(temperature):
-            msg = (
-                f"temperature must be a number here; got {type(temperature).__name__} "
-                f"{temperature!r}. Pass a float; to learn it, call {name} in compute_loss."
-            )
-            raise TypeError(msg)
-        _checks.check_range(temperature)
-        denominator = options.get("denominator", "all")
-        _checks.check_choices(OPS, denominator, "none", options["implementation"])
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.temperature = float(temperature)
-        self.options = options
-
-    def rows(self, function: Callable[..., Any], *arrays: Any) -> tf.Tensor:
-        """The losses of the rows, with this object's options."""
-        return function(*arrays, temperature=self.temperature, reduction="none", **self.options)
-
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes the same loss of."""
-        config = {**super().get_config(), "dtype": self.dtype, "temperature": self.temperature}
-        return config | self.options
+MEANS = {MEAN, "mean"}
 
 
 @keras.saving.register_keras_serializable("ntxent")
@@ -61,6 +29,9 @@ class NTXentLoss(Loss):
         As in `nt_xent`, a number. To learn it, call `nt_xent` in the model's `compute_loss`.
     denominator, normalize, implementation
         As in `nt_xent`.
+    cross_replica : bool, default False
+        True makes one batch of those of all replicas of a `tf.distribute` strategy, as in
+        `nt_xent`, with the bytes and the memory said there.
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean over the batch, which is `nt_xent`'s "mean". As everywhere in
         Keras the batch is the N images: "sum" is over them, and "none" or None gives one value an
@@ -85,6 +56,11 @@ class NTXentLoss(Loss):
     Sample weights, one an image, multiply the losses of the images; all rows remain negatives. The
     loss grows with the batch, so that a smaller last batch has a smaller one: drop it
     (`drop_remainder=True`) where epochs are compared.
+
+    Under a strategy Keras divides its means by the number of replicas, and its optimizers add up
+    the gradients of all. With `cross_replica` the sum over replicas, of losses and of gradients, is
+    then that of one process with the whole batch, whatever the reduction: `fit` takes the same
+    steps. Without, each replica has its own negatives alone.
 
     Examples
     --------
@@ -119,6 +95,7 @@ class NTXentLoss(Loss):
         normalize: bool = True,
         reduction: str | None = MEAN,
         implementation: str | None = None,
+        cross_replica: bool = False,
         name: str = "nt_xent",
         dtype: Any = None,
     ) -> None:
@@ -126,6 +103,7 @@ class NTXentLoss(Loss):
             "denominator": denominator,
             "normalize": normalize,
             "implementation": implementation,
+            "cross_replica": cross_replica,
         }
         super().__init__(temperature, options, reduction, name, dtype)
 
@@ -144,6 +122,8 @@ class SupConLoss(Loss):
         As in `sup_con`, a number. To learn it, call `sup_con` in the model's `compute_loss`.
     normalize, implementation
         As in `sup_con`.
+    cross_replica : bool, default False
+        As in `NTXentLoss`.
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean, which is `sup_con`'s "mean": over the rows that have a positive.
         "sum" is over the same rows, and "none" or None gives one value a row, 0 without a positive.
@@ -179,51 +159,50 @@ class SupConLoss(Loss):
         normalize: bool = True,
         reduction: str | None = MEAN,
         implementation: str | None = None,
+        cross_replica: bool = False,
         name: str = "sup_con",
         dtype: Any = None,
     ) -> None:
-        options = {"normalize": normalize, "implementation": implementation}
+        options = {
+            "normalize": normalize,
+            "implementation": implementation,
+            "cross_replica": cross_replica,
+        }
         super().__init__(temperature, options, reduction, name, dtype)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """As Keras does it, but for the labels, which it would make floats of."""
         (labels,) = plain(y_true)
+        if unrun() and labels.dtype.is_floating:  # Keras has traced the mean of replicas' labels
+            (labels,) = Unrun().gather(tf.cast(labels, tf.int64))
         if self.reduction == "mean_with_sample_weight":  # it divides by the sum of the weights
-            anchors = OPS.classes(column(labels)).anchors
+            anchors = OPS.classes(column(labels), self.across()).anchors
             weight = 1.0 if sample_weight is None else tf.cast(sample_weight, anchors.dtype)
             sample_weight = anchors * weight
         same = Labelled(partial(self.call, labels), self.reduction, self.name, self.dtype)
-        return same(y_pred, y_pred, sample_weight)
+        loss = same(y_pred, y_pred, sample_weight)
+        if self.reduction in MEANS:  # `call` has seen to it
+            return loss
+        return loss * self.share(y_pred, sample_weight, loss.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """One value a row, which Keras weighs and reduces."""
         labels = column(y_true)
         rows = self.rows(sup_con, y_pred, labels)
-        if self.reduction not in {MEAN, "mean"}:
+        if self.reduction not in MEANS:
             return rows
-        anchors = OPS.classes(labels).anchors  # Keras' mean is over all rows, ours over these
-        return rows / tf.cast(tf.reduce_mean(anchors), rows.dtype)
+        across = self.across()  # Keras' mean is over all rows of a replica, ours over the anchors
+        total = tf.reduce_sum(OPS.classes(labels, across).anchors)
+        if across is not None:
+            total = across.mean(total)
+        count = tf.cast(tf.shape(labels)[0], total.dtype)
+        return rows * tf.cast(count / total, rows.dtype)
 
 
 def column(labels: Any) -> tf.Tensor:
     """Labels of shape (n,), also where Keras made (n, 1) of them."""
     labels = tf.convert_to_tensor(labels)
     return labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
-
-
-class Labelled(keras.losses.Loss):
-    """Keras' casts, weights and reduction around a function of the projections alone."""
-
-    def __init__(
-        self, function: Callable[[Any], Any], reduction: str | None, name: str, dtype: Any
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.function = function
-
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """What the function says; there is no other target."""
-        del y_true
-        return self.function(y_pred)
 
 
 @keras.saving.register_keras_serializable("ntxent")
@@ -236,6 +215,8 @@ class InfoNCELoss(Loss):
         As in `info_nce`, a number. To learn it, call `info_nce` in the model's `compute_loss`.
     symmetric, normalize, implementation
         As in `info_nce`.
+    cross_replica : bool, default False
+        As in `NTXentLoss`.
     reduction, name, dtype
         As in `NTXentLoss`; "none" gives one value a pair.
 
@@ -266,6 +247,7 @@ class InfoNCELoss(Loss):
         normalize: bool = True,
         reduction: str | None = MEAN,
         implementation: str | None = None,
+        cross_replica: bool = False,
         name: str = "info_nce",
         dtype: Any = None,
     ) -> None:
@@ -273,6 +255,7 @@ class InfoNCELoss(Loss):
             "symmetric": symmetric,
             "normalize": normalize,
             "implementation": implementation,
+            "cross_replica": cross_replica,
         }
         super().__init__(temperature, options, reduction, name, dtype)
 

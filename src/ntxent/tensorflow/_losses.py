@@ -1,4 +1,4 @@
-"""The public functions for TensorFlow: words and defaults; the mathematics is in `_formula`."""
+"""`nt_xent` and `sup_con` for TensorFlow: words and defaults; the mathematics is in `_formula`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
+from ntxent.tensorflow._across import replicas
 from ntxent.tensorflow._ops import OPS, plain, same_shape
 
 Tensor = Any
@@ -22,6 +23,7 @@ def nt_xent(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    cross_replica: bool = False,
 ) -> Tensor:
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
@@ -53,6 +55,10 @@ def nt_xent(
         "tiled" holds O(N d) and a few tiles of at most 512 x 512; "dense" holds a few (V N)^2
         matrices and is differentiated by TensorFlow alone, so it also serves forward mode
         (`ForwardAccumulator`), which "tiled" refuses. By default "tiled".
+    cross_replica : bool, default False
+        True in `strategy.run` makes one batch of the views of all replicas, of which each passes
+        its own: the mean of the losses over the replicas is that of the whole batch, and the mean
+        of their gradients its gradient. See Notes.
 
     Returns
     -------
@@ -70,6 +76,8 @@ def nt_xent(
         `denominator="negatives"` for a batch without negatives. In a `tf.function` when it is
         traced; sizes of views or ids that are unknown then and turn out to differ are TensorFlow's
         `InvalidArgumentError` when it runs.
+    RuntimeError
+        For `cross_replica=True` outside of `strategy.run`.
 
     Notes
     -----
@@ -90,6 +98,16 @@ def nt_xent(
     `tf.config.experimental.enable_tensor_float_32_execution(False)` is called.
 
     Two runs on one machine give the same bits.
+
+    With `cross_replica` under `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` the
+    W replicas may hold different numbers of images. Each gathers the rows of all, W N d numbers,
+    once for both passes, and two more a row for the gradient; gradients are not exchanged. Memory
+    is O(W N d) for "tiled" and a few V N x W V N matrices for "dense", time W times that of a
+    replica alone. Equal ids are those of one image on any replica. Where gradients are summed over
+    replicas, as by Keras' optimizers, divide the loss by `strategy.num_replicas_in_sync`; Keras
+    does so for its own losses, `NTXentLoss` among them. Take the gradient inside `strategy.run` too
+    and never call the loss in a loop, a condition or another `tf.function` there: strategies can't
+    exchange in those.
 
     References
     ----------
@@ -112,9 +130,8 @@ def nt_xent(
     TensorShape([2, 2])
     """
     *given, temperature, ids = plain(*views, temperature, ids)
-    return _formula.nt_xent(
-        OPS, same_shape(given), temperature, ids, denominator, normalize, reduction, implementation
-    )
+    options = denominator, normalize, reduction, implementation, replicas(cross_replica)
+    return _formula.nt_xent(OPS, same_shape(given), temperature, ids, *options)
 
 
 def sup_con(
@@ -125,6 +142,7 @@ def sup_con(
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
+    cross_replica: bool = False,
 ) -> Any:
     r"""SupCon, the supervised contrastive loss: rows with one label must find each other.
 
@@ -150,6 +168,10 @@ def sup_con(
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and a few tiles of at most 512 x 512; "dense" holds a few n^2
         matrices. By default "tiled".
+    cross_replica : bool, default False
+        True in `strategy.run` makes one batch of the rows of all replicas, of which each passes
+        its own: the mean of the losses over the replicas is that of the whole batch, and the mean
+        of their gradients its gradient. As in `nt_xent`.
 
     Returns
     -------
@@ -166,6 +188,8 @@ def sup_con(
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
         finite, an unknown choice, and labels of which no two are equal. In a graph, where labels
         are unknown when it is traced, the last gives NaN instead.
+    RuntimeError
+        For `cross_replica=True` outside of `strategy.run`.
 
     Notes
     -----
@@ -194,102 +218,5 @@ def sup_con(
     0.239545
     """
     z, labels, temperature = plain(z, labels, temperature)
-    return _formula.sup_con(OPS, z, labels, temperature, normalize, reduction, implementation)
-
-
-def info_nce(
-    query: Any,
-    key: Any,
-    negatives: Any = None,
-    *,
-    temperature: Any = TEMPERATURE,
-    ids: Any = None,
-    symmetric: bool = False,
-    normalize: bool = True,
-    reduction: str = "mean",
-    implementation: str | None = None,
-) -> Any:
-    r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
-
-    With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is never held in memory.
-
-    Parameters
-    ----------
-    query, key : Tensor, shape (N, d)
-        Row i of both is pair i. float64, float32, bfloat16 or float16, of one
-        dtype. Rows may have any length: they are normalised inside.
-    negatives : Tensor, shape (K, d) or (N, M, d), optional
-        More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
-        query's own. They are normalised as well.
-    temperature : float or 0-d Tensor or Variable, default 0.1
-        The divisor of the similarities, as in `nt_xent`.
-    ids : Tensor of integers, shape (N,) or (N + K,), optional
-        Pairs with equal ids (the same caption, patient, product) are never negatives of each other.
-        By default every pair has its own. With K shared negatives they have ids too, after those of
-        the pairs: one that is a duplicate of a pair is not its negative. With all pairs of one id
-        the negatives alone count. Negatives of a query's own always count.
-    symmetric : bool, default False
-        The mean of both directions, from one pass. `negatives` are the queries' alone.
-    normalize : bool, default True
-        False takes the dot products of the rows as they are.
-    reduction : {"mean", "sum", "none"}, default "mean"
-        "none" gives one value a pair.
-    implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and a few tiles of at most 512 x 512; "dense" holds a few N^2
-        matrices. By default "tiled".
-
-    Returns
-    -------
-    Tensor, shape () or (N,) for "none"
-        In float64 for float64 rows and in float32 for all others. Gradients have the dtype of the
-        rows. NaN or infinity in a row makes the loss NaN or infinite.
-
-    Raises
-    ------
-    TypeError
-        For anything that isn't a tensor, for integer or complex dtypes, and for dtypes that differ.
-    ValueError
-        For shapes that aren't (N, d) or differ, negatives of another shape, empty batches,
-        a temperature that isn't positive and finite, an unknown choice, and ids of the wrong shape.
-
-    Notes
-    -----
-    With q, k the normalised rows and N(i) the keys and negatives whose id isn't that of pair i,
-
-    .. math:: \ell_i = -\log \frac{\exp(q_i \cdot k_i / \tau)}
-              {\exp(q_i \cdot k_i / \tau) + \sum_{j \in N(i)} \exp(q_i \cdot k_j / \tau)}
-
-    computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops, in
-    one direction or both. For one pair without negatives the loss is exactly 0.
-
-    References
-    ----------
-    A. van den Oord et al., arXiv 1807.03748. A. Radford et al., arXiv 2103.00020 (both directions).
-    K. He et al., arXiv 1911.05722 (a queue).
-
-    Examples
-    --------
-    >>> import tensorflow as tf
-    >>> from ntxent.tensorflow import info_nce
-    >>> image = tf.constant([[1.0, 0.0], [0.0, 1.0]])
-    >>> text = tf.constant([[2.0, 0.0], [0.0, 3.0]])
-    >>> loss = info_nce(image, text, temperature=0.5, symmetric=True)
-    >>> round(float(loss), 6)
-    0.126928
-    """
-    query, key, negatives, temperature, ids = plain(query, key, negatives, temperature, ids)
-    query, key = same_shape((query, key))
-    return _formula.info_nce(
-        OPS,
-        query,
-        key,
-        negatives,
-        temperature,
-        ids,
-        symmetric,
-        normalize,
-        reduction,
-        implementation,
-    )
+    options = normalize, reduction, implementation, replicas(cross_replica)
+    return _formula.sup_con(OPS, z, labels, temperature, *options)

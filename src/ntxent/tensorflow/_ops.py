@@ -13,6 +13,7 @@ import tensorflow as tf
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
 from ntxent.tensorflow import _tiled
+from ntxent.tensorflow._across import positive_means
 from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 Tensor = Any
@@ -58,6 +59,7 @@ class TensorflowOps:
         across: Any = None,
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
+        del across  # which is in what it is made of
         return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Tensor) -> Any:
@@ -102,9 +104,11 @@ class TensorflowOps:
         return tf.fill((_tiled.count(rows),), value)
 
     def classes(self, labels: Tensor, across: Any) -> Classes:
-        del across
-        labels = tf.cast(labels, tf.int64)
-        return classes(tf, labels, tf.sort(labels), lambda found: tf.cast(found, tf.float64))
+        labels = everyone = tf.cast(labels, tf.int64)
+        index = None
+        if across is not None:
+            (everyone,), index = across.gather(labels), across.row_ids(labels)
+        return classes(tf, labels, tf.sort(everyone), lambda n: tf.cast(n, tf.float64), index)
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
     # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
@@ -113,6 +117,8 @@ class TensorflowOps:
         return tf.cast(pair_logsumexp(*args, **kwargs), tf.float64)
 
     def positive_means(self, rows: Tensor, classes: Classes, across: Any) -> Tensor:
+        if across is not None:
+            return positive_means(rows, classes, across)
         wide = tf.cast(rows, tf.float64)
         sums = tf.math.unsorted_segment_sum(wide, classes.groups, _tiled.count(rows))
         divisor = tf.maximum(classes.others, 1)

@@ -1,18 +1,19 @@
 """The hot operation in TensorFlow, and which implementation serves.
 
-`dense` is the matrix form: O(n^2) memory, every derivative.
+`dense` (`_dense.py`) is the matrix form: O(n^2) memory, every derivative.
 `tiled` (`_tiled.py`) never holds the matrix: O(n d) memory; its second derivative is dense's.
+Over replicas of a strategy both are in `_pairs_across.py`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import tensorflow as tf
 
 from ntxent._pairs import sides, two_sides
-from ntxent.tensorflow import _tiled
+from ntxent.tensorflow import _dense, _pairs_across, _tiled
+from ntxent.tensorflow._dense import unpacked
 from ntxent.tensorflow._tiled import count
 
 Tensor = Any
@@ -36,8 +37,11 @@ def pair_logsumexp(
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)
+    if across is not None:
+        form = _pairs_across.dense if implementation == "dense" else _pairs_across.tiled
+        return form(queries, keys, scale, left, right, unit, columns, across)
     if implementation == "dense":
-        return dense(queries, keys, scale, left, right, columns)
+        return _dense.pair_logsumexp(queries, keys, scale, left, right, columns)
     return tiled(queries, keys, scale, left, right, unit, columns)
 
 
@@ -72,71 +76,31 @@ def tiled(
     @tf.custom_gradient
     def value(*inputs: Tensor) -> Any:
         queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-        row, column = _tiled.forward(queries, others, scale, *ids, unit, columns, most)
+        unshifted = unit and _tiled.fits(scale, count(queries if symmetric else others))
+        row, column = _tiled.forward(queries, others, scale, *ids, unshifted, columns, most)
 
         def pullback(upstream: Tensor) -> Any:
             divisors = row.divisor, None if column is None else column.divisor
-            return gradient(divisors)(upstream, *inputs)
+            return gradient(unshifted, divisors)(upstream, *inputs)
 
         return row.lse if column is None else tf.concat((row.lse, column.lse), 0), pullback
 
-    def gradient(divisors: Any) -> Any:
+    def gradient(unshifted: Any, divisors: Any) -> Any:
         @tf.custom_gradient
         def first(upstream: Tensor, *inputs: Tensor) -> Any:
             queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-            row, column = sides(tf.stop_gradient(upstream), *divisors)
-            grad, grad_keys = _tiled.backward(queries, others, scale, *ids, unit, row, column, most)
+            both = sides(tf.stop_gradient(upstream), divisors[0], divisors[1], count(queries))
+            grad, *more = _tiled.backward(queries, others, scale, *ids, unshifted, *both, most)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
-            grads = grad, by_scale, grad_keys
+
+            def lse(queries: Tensor, keys: Tensor | None, scale: Tensor) -> Tensor:
+                return _dense.pair_logsumexp(queries, keys, scale, *ids, columns)
 
             def second(*cotangents: Tensor) -> Any:
-                return dense_second(ids, columns, (upstream, *inputs), cotangents)
+                return _dense.second(lse, (upstream, *inputs), cotangents)
 
-            return grads[: len(inputs)], second
+            return (grad, by_scale, *more), second
 
         return first
 
     return value(*inputs)
-
-
-def unpacked(inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Queries, scale and keys, if there are any."""
-    queries, scale, *keys = inputs
-    return queries, scale, keys[0] if keys else None
-
-
-def dense_second(ids: Any, columns: bool, inputs: Any, cotangents: Any) -> Any:
-    """The derivative of dense's gradient, in dense's memory; recorded, so further ones are too."""
-    with tf.GradientTape() as outer:
-        outer.watch(inputs)
-        upstream, *given = inputs
-        with tf.GradientTape() as inner:
-            inner.watch(given)
-            queries, scale, keys = unpacked(given)
-            left, right = ids
-            lse = dense(queries, keys, scale, left, right, columns)
-        first = inner.gradient(lse, given, upstream)
-    return outer.gradient(first, inputs, list(cotangents))
-
-
-def dense(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    columns: bool,
-) -> Tensor:
-    """The matrix form: n^2 scores at once, derivatives by TensorFlow."""
-    same = query_ids[:, None] == key_ids
-    scores = tf.matmul(queries * scale, queries if keys is None else keys, transpose_b=True)
-    rows = masked_logsumexp(scores, same, 1)
-    return tf.concat((rows, masked_logsumexp(scores, same, 0)), 0) if columns else rows
-
-
-def masked_logsumexp(scores: Tensor, excluded: Tensor, axis: int) -> Tensor:
-    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
-    nothing = tf.constant(-math.inf, scores.dtype)
-    empty = tf.reduce_all(excluded, axis)
-    kept = tf.where(excluded & ~tf.expand_dims(empty, axis), nothing, scores)
-    return tf.where(empty, nothing, tf.reduce_logsumexp(kept, axis))

@@ -123,10 +123,17 @@ def over_tiles(left: Cut, right: Cut, symmetric: bool, step: Callable[..., Any],
     return loop(left.tiles - 1, others, 0, 1, *carry)[2:]
 
 
-def fits(scale: Tensor, right: Cut) -> Tensor:
-    """Whether exponentials need no shift; see `ntxent._range`."""
+def fits(scale: Tensor, keys: Any) -> Tensor:
+    """Whether exponentials of so many unit rows need no shift; see `ntxent._range`."""
     room = _range.ROOM[scale.dtype.size]
-    return scale + tf.math.log(tf.cast(right.count, scale.dtype)) <= room
+    return scale + tf.math.log(tf.cast(keys, scale.dtype)) <= room
+
+
+def either(unshifted: Any, run: Callable[[bool], Any]) -> Any:
+    """`run(shifted)`, as the scores are known not to need it, False, or will turn out."""
+    if unshifted is False:
+        return run(True)
+    return tf.cond(unshifted, lambda: run(False), lambda: run(True))
 
 
 def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,7 +156,7 @@ def forward(
     scale: Tensor,
     query_ids: Tensor,
     key_ids: Tensor,
-    unit: bool,
+    unshifted: Any,
     columns: bool,
     most: int,
 ) -> tuple[Found, Found | None]:
@@ -158,9 +165,9 @@ def forward(
     right = left if keys is None else Cut.of(keys, key_ids, most)
 
     def run(shifted: bool) -> Any:
-        return lambda: found(left, right, scale, keys is None, columns, shifted)
+        return found(left, right, scale, keys is None, columns, shifted)
 
-    row, column = tf.cond(fits(scale, right), run(False), run(True)) if unit else run(True)()
+    row, column = either(unshifted, run)
     return Found(*row), Found(*column) if columns else None
 
 
@@ -222,20 +229,22 @@ def backward(
     scale: Tensor,
     query_ids: Tensor,
     key_ids: Tensor,
-    unit: bool,
+    unshifted: Any,
     row_side: Side,
     column_side: Side | None,
     most: int,
-) -> tuple[Tensor, Tensor | None]:
-    """The gradients of queries and keys; in the symmetric case one, of both together."""
+    both: bool = True,
+) -> list[Tensor]:
+    """The gradients of queries and (if both) keys; in the symmetric case one, of both together."""
     left = Cut.of(queries, query_ids, most)
     right = left if keys is None else Cut.of(keys, key_ids, most)
 
     def run(shifted: bool) -> Any:
-        return lambda: gradients(left, right, scale, keys is None, row_side, column_side, shifted)
+        sides = row_side, column_side
+        return gradients(left, right, scale, keys is None, both, *sides, shifted)
 
-    grad, grad_keys = tf.cond(fits(scale, right), run(False), run(True)) if unit else run(True)()
-    return grad, None if keys is None else grad_keys
+    grads: list[Tensor] = either(unshifted, run)
+    return grads
 
 
 def gradients(
@@ -243,11 +252,12 @@ def gradients(
     right: Cut,
     scale: Tensor,
     symmetric: bool,
+    both: bool,
     row_side: Side,
     column_side: Side | None,
     shifted: bool,
-) -> tuple[Tensor, Tensor]:
-    """The same, from the tiles; what a symmetric case has for keys means nothing."""
+) -> list[Tensor]:
+    """The same, from the tiles."""
 
     def tiles_of(side: Side, tiles: Any) -> Side:
         return Side(*(cut(x, tiles) for x in prepared(tf, side, scale, shifted)))
@@ -258,22 +268,25 @@ def gradients(
         columns = tiles_of(column_side, right.tiles)
 
     def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool) -> Any:
-        grad, turned = carry
+        grad, *turned = carry
         tile = values(left, right, scale, row, column, shifted)
         above = None if columns is None else Side(*(x[column] for x in columns))
         weight = weights(tf, tile, Side(*(x[row] for x in rows)), above, shifted)
         grad = add_to(grad, row, tf.matmul(weight, right.rows[column]))
-        if mirrored or not symmetric:
-            turned = add_to(turned, column, tf.matmul(left.rows[row], weight, transpose_a=True))
-        return grad, turned
+        if mirrored or (turned and not symmetric):
+            more = tf.matmul(left.rows[row], weight, transpose_a=True)
+            turned = [add_to(turned[0], column, more)]
+        return grad, *turned
 
-    start = store(tf.zeros_like(left.rows)), store(across(tf.zeros_like(right.rows)))
-    grad, turned = (x.stack() for x in over_tiles(left, right, symmetric, step, start))
-    by = factor(tf, scale, shifted)
-    grad, grad_keys = uncut(grad, left.count) * by, uncut(across(turned), right.count) * by
-    return (grad + grad_keys if symmetric else grad), grad_keys
+    start = [store(tf.zeros_like(left.rows))]
+    if both:
+        start.append(store(transposed(tf.zeros_like(right.rows))))
+    grad, *turned = (x.stack() for x in over_tiles(left, right, symmetric, step, start))
+    grads = [uncut(grad, left.count), *(uncut(transposed(x), right.count) for x in turned)]
+    grads = [x * factor(tf, scale, shifted) for x in grads]
+    return [grads[0] + grads[1]] if symmetric else grads
 
 
-def across(tiles: Tensor) -> Tensor:
+def transposed(tiles: Tensor) -> Tensor:
     """Each tile transposed."""
     return tf.transpose(tiles, (0, 2, 1))

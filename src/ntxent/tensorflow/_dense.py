@@ -1,0 +1,53 @@
+"""The matrix form of the hot operation, whose second derivatives serve other forms too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any
+
+
+def pair_logsumexp(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    columns: bool,
+) -> Tensor:
+    """The matrix form: n^2 scores at once, derivatives by TensorFlow."""
+    same = query_ids[:, None] == key_ids
+    scores = tf.matmul(queries * scale, queries if keys is None else keys, transpose_b=True)
+    rows = masked_logsumexp(scores, same, 1)
+    return tf.concat((rows, masked_logsumexp(scores, same, 0)), 0) if columns else rows
+
+
+def masked_logsumexp(scores: Tensor, excluded: Tensor, axis: int) -> Tensor:
+    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
+    nothing = tf.constant(-math.inf, scores.dtype)
+    empty = tf.reduce_all(excluded, axis)
+    kept = tf.where(excluded & ~tf.expand_dims(empty, axis), nothing, scores)
+    return tf.where(empty, nothing, tf.reduce_logsumexp(kept, axis))
+
+
+def second(lse: Callable[..., Tensor], inputs: Any, cotangents: Any) -> Any:
+    """The derivative of the gradient of `lse`; recorded, so that it has further ones too."""
+    with tf.GradientTape() as outer:
+        outer.watch(inputs)
+        upstream, *given = inputs
+        with tf.GradientTape() as inner:
+            inner.watch(given)
+            queries, scale, keys = unpacked(given)
+            found = lse(queries, keys, scale)
+        first = inner.gradient(found, given, upstream)
+    return outer.gradient(first, inputs, list(cotangents))
+
+
+def unpacked(inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Queries, scale and keys, if there are any."""
+    queries, scale, *keys = inputs
+    return queries, scale, keys[0] if keys else None

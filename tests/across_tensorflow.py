@@ -1,0 +1,105 @@
+"""Losses over the replicas of a strategy, in a process of its own; by hand, for the table.
+
+    python tests/across_tensorflow.py table 6 3     every loss, 6 rows on a replica and 3 on another
+    TF_CONFIG=... python tests/across_tensorflow.py worker FILE LOSS ...
+
+TensorFlow's devices are settled before it starts, and a process has one strategy: collectives of a
+second would meet those of the first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import tensorflow as tf
+
+from _shards import LOSSES, TEMPERATURE, errors, shards
+
+IMPLEMENTATIONS = ("dense", "tiled")
+SIZES = (6, 3)
+
+
+@cache
+def mirrored(replicas: int = 2) -> Any:
+    """A strategy over so many parts of the CPU."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * replicas
+    tf.config.set_logical_device_configuration(cpu, parts)
+    return tf.distribute.MirroredStrategy([f"CPU:{device}" for device in range(replicas)])
+
+
+def each(strategy: Any, values: Any) -> Any:
+    """A tensor for each replica, by its number."""
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(values[context.replica_id_in_sync_group])
+    )
+
+
+def local(strategy: Any, values: Any) -> list[Any]:
+    """Of the replicas of this process, as arrays."""
+    return [np.asarray(x) for x in strategy.experimental_local_results(values)]
+
+
+def found(strategy: Any, name: str, sizes: Any, implementation: str, graph: bool = True) -> Any:
+    """The loss, the gradients of the arrays, and of the temperature, of each replica here."""
+    import ntxent.tensorflow
+
+    case = shards(name, sizes)
+    function = getattr(ntxent.tensorflow, case.loss)
+    options = {**case.options, "implementation": implementation, "cross_replica": True}
+
+    def one(arrays: Any, integers: Any) -> Any:
+        inputs = [*arrays, tf.constant(TEMPERATURE, tf.float64)]
+        given = dict(integers)
+        labels = [given.pop("labels")] if "labels" in given else []
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = function(*inputs[:-1], *labels, temperature=inputs[-1], **given, **options)
+        return loss, *tape.gradient(loss, inputs)
+
+    def run(*args: Any) -> Any:
+        return strategy.run(one, args=args)
+
+    arrays = [each(strategy, parts) for parts in zip(*case.arrays, strict=True)]
+    names = case.integers[0]
+    integers = {key: each(strategy, [x[key] for x in case.integers]) for key in names}
+    results = (tf.function(run) if graph else run)(arrays, integers)
+    losses, *gradients, by_temperature = (local(strategy, x) for x in results)
+    return losses, list(zip(*gradients, strict=True)), by_temperature
+
+
+def table(sizes: tuple[int, ...]) -> None:
+    """The errors of every loss over shards of these sizes, a line each."""
+    for name in LOSSES:
+        for implementation in IMPLEMENTATIONS:
+            results = found(mirrored(len(sizes)), name, sizes, implementation)
+            line = f"{name:31}", f"{implementation:6}", f"{sizes!s:12}"
+            numbers = (f"{error:.1e}" for error in errors(name, sizes, *results))
+            print(*line, *numbers, sep="\t", flush=True)
+
+
+def worker(file: str, *names: str) -> None:
+    """One of the processes of a multi-worker strategy: what it found goes to a file."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    results = {}
+    for name in names:
+        (loss,), (gradients,), (by_temperature,) = found(strategy, name, SIZES, "tiled")
+        results[name] = [loss, *gradients, by_temperature]
+    np.savez(file, **{f"{key}:{i}": x for key, y in results.items() for i, x in enumerate(y)})
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    command, *rest = sys.argv[1:]
+    if command == "table":
+        table(tuple(map(int, rest)))
+    else:
+        worker(*rest)
