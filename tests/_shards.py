@@ -8,6 +8,7 @@ many times the whole batch's as there are processes; the temperature is on all o
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ LOSSES = {
     "info_nce, symmetric, queue, ids": ("info_nce", {"symmetric": True}),
     "info_nce, own negatives": ("info_nce", {}),
 }
+# rows of each process
 EVEN = ((5,), (6, 6), (4, 4, 4), (5, 5, 5, 5))
 UNEVEN = ((6, 3), (1, 5, 4), (3, 7, 2, 5))
 
@@ -135,25 +137,30 @@ def errors(
     return abs(float(np.mean(losses)) - expected.loss), worst
 
 
-def table(found: dict[tuple[int, ...], Sequence[dict[Any, Any]]]) -> str:
-    """Errors of loss and gradient: a line for each loss and strategy, a column for each batch.
+Cells = dict[tuple[str, str], dict[tuple[int, ...], tuple[float, float]]]
 
-    `found` has for each batch what every process made of each (loss, strategy).
-    """
-    batches = sorted(found, key=lambda sizes: (len(sizes), len(set(sizes))))
+
+def table(cells: Cells) -> str:
+    """Errors of loss and gradient of each (loss, how) and batch; past the tolerance it is one."""
+    batches = list(next(iter(cells.values())))
     heads = [f"{len(sizes)}: {' '.join(map(str, sizes))}" for sizes in batches]
     lines = [f"| loss | how | {' | '.join(heads)} |", "|---|---|" + "---|" * len(batches)]
-    for name, strategy in found[batches[0]][0]:
-        cells = []
-        for sizes in batches:
-            results = [result[name, strategy] for result in found[sizes]]
-            loss, gradient = errors(name, sizes, *zip(*results, strict=True))
+    for (name, how), found in cells.items():
+        for sizes, (loss, gradient) in found.items():
             if loss > LOSS or gradient > GRADIENT:
-                msg = f"{name}, {strategy}, {sizes}: {loss:.1e}, {gradient:.1e}"
+                msg = f"{name}, {how}, {sizes}: {loss:.1e}, {gradient:.1e}"
                 raise AssertionError(msg)
-            cells.append(f"{loss:.0e}, {gradient:.0e}")
-        lines.append(f"| {name} | {' '.join(strategy)} | {' | '.join(cells)} |")
+        shown = [f"{loss:.0e}, {gradient:.0e}" for loss, gradient in found.values()]
+        lines.append(f"| {name} | {how} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def show(backend: str, cells: Cells) -> None:
+    """Print the table; with --write also into docs/scaling.md."""
+    text = table(cells)
+    print(text)
+    if "--write" in sys.argv[1:]:
+        put(PAGE, backend, text)
 
 
 def put(page: Path, name: str, text: str) -> None:

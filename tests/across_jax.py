@@ -1,5 +1,7 @@
 """JAX's losses over shards of a batch: `python tests/across_jax.py` prints their errors.
 
+`--write` puts them into docs/scaling.md.
+
 The devices are virtual ones of the CPU. In float64 and relative to one process that holds the whole
 batch; the bounds are those of `_shards`.
 """
@@ -19,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 import ntxent.jax
-from _shards import EVEN, GRADIENT, LOSS, LOSSES, TEMPERATURE, errors, shards
+from _shards import EVEN, GRADIENT, LOSSES, TEMPERATURE, errors, shards, show
 from _tolerances import assert_within
 
 VIEWS = np.random.default_rng(0).standard_normal((2, 12, 6))
@@ -106,18 +108,15 @@ def assert_same(found: Any, expected: Any, bound: float = GRADIENT) -> None:
 
 
 def main() -> None:
-    """The table, and a failure beyond the bounds."""
-    worst = np.zeros(2)
-    print(f"{'':34}{'W':>2}  " + "".join(f"{way:>20}" for way in WAYS))
-    for name in LOSSES:
-        for sizes in EVEN:
-            found = [errors_of(name, sizes, **how) for how in WAYS.values()]
-            cells = "".join(f"{loss:11.1e} {gradient:8.1e}" for loss, gradient in found)
-            print(f"{name:34}{len(sizes):>2}  {cells}", flush=True)
-            worst = np.maximum(worst, np.max(found, 0))
-    print(f"worst: loss {worst[0]:.1e} of {LOSS}, gradient {worst[1]:.1e} of {GRADIENT}")
-    assert worst[0] <= LOSS
-    assert worst[1] <= GRADIENT
+    """Print the table."""
+    show(
+        "jax",
+        {
+            (name, way): {sizes: errors_of(name, sizes, **how) for sizes in EVEN}
+            for name in LOSSES
+            for way, how in WAYS.items()
+        },
+    )
 
 
 if __name__ == "__main__":

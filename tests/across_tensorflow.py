@@ -1,5 +1,6 @@
 """Losses over the replicas of a strategy, in a process of its own; by hand, for the table.
 
+    python tests/across_tensorflow.py [--write]     every loss and batch; into docs/scaling.md
     python tests/across_tensorflow.py table 6 3     every loss, 6 rows on a replica and 3 on another
     TF_CONFIG=... python tests/across_tensorflow.py worker FILE LOSS ...
 
@@ -10,6 +11,7 @@ second would meet those of the first.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import tensorflow as tf
 
-from _shards import LOSSES, TEMPERATURE, errors, shards
+from _shards import EVEN, LOSSES, TEMPERATURE, UNEVEN, errors, shards, show
 
 IMPLEMENTATIONS = ("dense", "tiled")
 SIZES = (6, 3)
@@ -86,6 +88,18 @@ def table(sizes: tuple[int, ...]) -> None:
             print(*line, *numbers, sep="\t", flush=True)
 
 
+def main() -> None:
+    """Print the table of all batches, each in a process of its own."""
+    cells: Any = {}
+    for sizes in (*EVEN, *UNEVEN):
+        command = [sys.executable, __file__, "table", *map(str, sizes)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for line in told.splitlines():
+            name, how, _, loss, gradient = (part.strip() for part in line.split("\t"))
+            cells.setdefault((name, how), {})[sizes] = float(loss), float(gradient)
+    show("tensorflow", cells)
+
+
 def worker(file: str, *names: str) -> None:
     """One of the processes of a multi-worker strategy: what it found goes to a file."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -98,8 +112,10 @@ def worker(file: str, *names: str) -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    command, *rest = sys.argv[1:]
-    if command == "table":
-        table(tuple(map(int, rest)))
-    else:
-        worker(*rest)
+    match sys.argv[1:]:
+        case ["table", *sizes]:
+            table(tuple(map(int, sizes)))
+        case ["worker", *rest]:
+            worker(*rest)
+        case _:
+            main()
