@@ -118,7 +118,7 @@ def check_nan() -> None:
 
 
 def check_refusals() -> None:
-    """Outside of `strategy.run`, no bool, and rows of one replica that are bad or too short."""
+    """Outside of `strategy.run`, no bool, and bad rows or longer ones on one replica."""
     strategy, given = mirrored(), list(map(tf.constant, views()))
     assert nt_xent(*given, cross_replica=True) == nt_xent(*given)  # one replica, without strategy
     for call in (partial(nt_xent, *given), NTXentLoss):

@@ -73,9 +73,10 @@ class Replicas:
 
     def gather(self, *arrays: Tensor) -> list[Tensor]:
         """The rows of all replicas, in one order everywhere, of each array."""
-        found = context().all_gather(list(arrays), axis=0)
+        # One by one: gradients of rows and of ids together aren't on one device, and not reduced.
+        found = [context().all_gather(x, axis=0) for x in arrays]
+        # A strategy forgets the whole shape.
         pairs = zip(found, arrays, strict=True)
-        # A strategy forgets the whole shape, and replicas may differ in what is the same here.
         return [tf.ensure_shape(x, (None, *own.shape[1:])) for x, own in pairs]
 
 
