@@ -38,6 +38,7 @@ def pair_logsumexp(
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)
     if across is not None:
+        left, right = (tf.cast(ids, tf.int64) for ids in (left, right))  # others aren't exchanged
         form = _pairs_across.dense if implementation == "dense" else _pairs_across.tiled
         return form(queries, keys, scale, left, right, unit, columns, across)
     if implementation == "dense":
