@@ -28,7 +28,8 @@ ROOT = {
     "_pairs": set(),
     "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
     "_tape_ops": {"ntxent._tape", "ntxent._classes"},
-    "_formula": {"ntxent", "ntxent._checks", "ntxent._spec", "ntxent._classes"},
+    "_protocol": {"ntxent", "ntxent._checks", "ntxent._classes"},
+    "_formula": {"ntxent", "ntxent._spec", "ntxent._protocol"},
     "reference": {"ntxent._loops"},
 }
 OUTSIDE = {"reference": {"numpy"}, "_loops": {"numpy"}}
