@@ -108,6 +108,18 @@ def check_shifted_scores() -> None:
             assert_near(parts / len(SIZES), whole)
 
 
+def check_ids() -> None:
+    """Of every integer dtype, also such as collectives don't take."""
+    numbers = np.arange(sum(SIZES)) % 5
+    for dtype in ("uint8", "int8", "int16", "uint32", "uint64", "int64"):
+
+        def fn(z1: Any, z2: Any, ids: Any, cross_replica: bool) -> Any:
+            return [nt_xent(z1, z2, ids=ids, cross_replica=cross_replica)]
+
+        whole, parts = whole_and_shards(fn, *views(), numbers.astype(dtype))
+        assert_near(parts[0].mean(), whole[0])
+
+
 def check_nan() -> None:
     """In a row of one replica: no replica's loss is a number."""
     broken = views()

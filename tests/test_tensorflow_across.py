@@ -25,6 +25,7 @@ SIZES = UNEVEN[0]
 CHECKS = [
     "eager",
     "fit",
+    "ids",
     "keras_reductions",
     "nan",
     "refusals",

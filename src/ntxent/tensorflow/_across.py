@@ -58,7 +58,7 @@ class Replicas:
         self.processes = processes
 
     def checked(self, check: Callable[..., None], arguments: Sequence[Any]) -> Replicas:
-        """The check of one shard: a `MirroredStrategy` ends all replicas where one raises."""
+        """The check of one shard: where one replica raises, its strategy ends all."""
         check(*arguments, alone=False)
         return self
 

@@ -55,8 +55,9 @@ def info_nce(
     cross_replica : bool, default False
         True in `strategy.run` makes one batch of the pairs of all replicas, of which each passes
         its own: the mean of the losses over the replicas is that of the whole batch, and the mean
-        of their gradients its gradient. As in
-        `nt_xent`; so are `negatives` shared by all.
+        of their gradients its gradient. Shared negatives are those of all replicas as well, so
+        that of a queue that all of them hold each passes a part. Bytes and memory are as in
+        `nt_xent`, with both sides and the negatives for rows.
 
     Returns
     -------

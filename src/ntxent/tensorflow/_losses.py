@@ -99,15 +99,15 @@ def nt_xent(
 
     Two runs on one machine give the same bits.
 
-    With `cross_replica` under `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` the
-    W replicas may hold different numbers of images. Each gathers the rows of all, W N d numbers,
-    once for both passes, and two more a row for the gradient; gradients are not exchanged. Memory
-    is O(W N d) for "tiled" and a few V N x W V N matrices for "dense", time W times that of a
-    replica alone. Equal ids are those of one image on any replica. Where gradients are summed over
-    replicas, as by Keras' optimizers, divide the loss by `strategy.num_replicas_in_sync`; Keras
-    does so for its own losses, `NTXentLoss` among them. Take the gradient inside `strategy.run` too
-    and never call the loss in a loop, a condition or another `tf.function` there: strategies can't
-    exchange in those.
+    `cross_replica` serves `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`. Each
+    of the W replicas, which may hold different numbers of images, gathers the rows of all: W V N d
+    numbers of 4 bytes (8 in float64), kept for both passes, and two more a row for the gradient;
+    "dense" also adds up W V N d numbers of gradients. Memory is O(W V N d) for "tiled", a few
+    matrices of V N x W V N for "dense". Equal ids mean one image on whatever replica. Where
+    gradients are added up over replicas, as by Keras' optimizers, divide the loss by
+    `strategy.num_replicas_in_sync`; `NTXentLoss` has done so. Take the gradient in `strategy.run`
+    too, and call the loss in no loop, condition or inner `tf.function`: strategies can't exchange
+    in those. What one replica refuses ends all.
 
     References
     ----------
@@ -171,7 +171,8 @@ def sup_con(
     cross_replica : bool, default False
         True in `strategy.run` makes one batch of the rows of all replicas, of which each passes
         its own: the mean of the losses over the replicas is that of the whole batch, and the mean
-        of their gradients its gradient. As in `nt_xent`.
+        of their gradients its gradient. Bytes and memory are as in `nt_xent`, and 8 bytes a number
+        of the rows of all in either pass for the sums of classes.
 
     Returns
     -------

@@ -7,6 +7,7 @@ Over replicas of a strategy both are in `_pairs_across.py`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -38,6 +39,7 @@ def pair_logsumexp(
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)
     if across is not None:
+        left, right = (tf.cast(x, tf.int64) for x in (left, right))  # collectives take few integers
         form = _pairs_across.dense if implementation == "dense" else _pairs_across.tiled
         return form(queries, keys, scale, left, right, unit, columns, across)
     if implementation == "dense":
@@ -72,35 +74,27 @@ def tiled(
     """
     ids, symmetric, most = (query_ids, key_ids), keys is None, _tiled.TILE
     inputs = (queries, scale) if symmetric else (queries, scale, keys)
+    lse = partial(_dense.pair_logsumexp, query_ids=query_ids, key_ids=key_ids, columns=columns)
 
     @tf.custom_gradient
     def value(*inputs: Tensor) -> Any:
         queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
         unshifted = unit and _tiled.fits(scale, count(queries if symmetric else others))
         row, column = _tiled.forward(queries, others, scale, *ids, unshifted, columns, most)
+        divisor = None if column is None else column.divisor
 
-        def pullback(upstream: Tensor) -> Any:
-            divisors = row.divisor, None if column is None else column.divisor
-            return gradient(unshifted, divisors)(upstream, *inputs)
-
-        return row.lse if column is None else tf.concat((row.lse, column.lse), 0), pullback
-
-    def gradient(unshifted: Any, divisors: Any) -> Any:
         @tf.custom_gradient
         def first(upstream: Tensor, *inputs: Tensor) -> Any:
-            queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-            both = sides(tf.stop_gradient(upstream), divisors[0], divisors[1], count(queries))
+            both = sides(tf.stop_gradient(upstream), row.divisor, divisor, count(queries))
             grad, *more = _tiled.backward(queries, others, scale, *ids, unshifted, *both, most)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
-
-            def lse(queries: Tensor, keys: Tensor | None, scale: Tensor) -> Tensor:
-                return _dense.pair_logsumexp(queries, keys, scale, *ids, columns)
 
             def second(*cotangents: Tensor) -> Any:
                 return _dense.second(lse, (upstream, *inputs), cotangents)
 
             return (grad, by_scale, *more), second
 
-        return first
+        found = row.lse if column is None else tf.concat((row.lse, column.lse), 0)
+        return found, lambda upstream: first(upstream, *inputs)
 
     return value(*inputs)
