@@ -84,7 +84,8 @@ def test_the_learned_temperature_is_bounded() -> None:
     assert numbers(text, "temperature")[0] >= 0.1
 
 
-def test_two_processes_train_as_one() -> None:
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_two_processes_train_as_one(framework: str) -> None:
     """Each of the first steps to float32's rounding, later ones to the digits that are printed."""
     every_step = [
         "training = recipe._digits_training",
@@ -92,8 +93,12 @@ def test_two_processes_train_as_one() -> None:
         "training.summary = lambda losses, *rest: f'{told(losses, *rest)}\\nsteps: {losses}'",
     ]
     no_figure = "recipe._digits_figure.save = lambda *_: None"
-    two = output("simclr_ddp", *every_step, launcher=TORCHRUN)
-    one = output("simclr_digits", *every_step, no_figure)
+    by_it = f"sys.argv += ['--backend', '{framework}']"
+    if framework == "torch":
+        two = output("simclr_ddp", *every_step, launcher=TORCHRUN)
+    else:
+        two = output("simclr_sharded", *every_step)
+    one = output("simclr_digits", *every_step, no_figure, by_it)
     for found, expected in zip(numbers(two, "loss:"), numbers(one, "loss:"), strict=True):
         assert abs(found - expected) < 0.0015  # the last digit
     both = (numbers(text, "steps:") for text in (two, one))
