@@ -8,7 +8,6 @@ A cell has the error of the mean loss and that of the mean gradient, in float64.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -142,75 +141,6 @@ def error_of(work: Any) -> str:
     return "nothing"
 
 
-FAULTS = ("d", "dtype", "requires_grad", "option", "temperature", "exchange", "grad mode")
-FAULTS += ("the last of many", "shape", "not a tensor", "empty", "no such exchange", "overflow")
-
-
-def faults(rank: int) -> dict[str, str]:
-    """What each fault leads to; the group serves on after it."""
-    return {name: fault(rank, name) for name in FAULTS}
-
-
-def fault(rank: int, fault: str) -> str:
-    """A call that goes wrong on process 1 alone."""
-    z1, z2 = rows(rank, 5)
-    views = [z1] * 30 if fault == "the last of many" else [z1]
-    options: dict[str, Any] = {"group": True}
-    if rank == 1:
-        if fault == "exchange":
-            options["exchange"] = "ring"
-        elif fault == "no such exchange":
-            options["exchange"] = "mail"
-        elif fault == "overflow":
-            options["temperature"] = 10**400
-        elif fault == "grad mode":
-            with torch.no_grad():
-                return error_of(lambda: losses.nt_xent(z1, z2, **options))
-        elif fault == "the last of many":
-            z2 = z2.detach()
-        elif fault == "d":
-            z1, z2 = z1[:, :7], z2[:, :7]
-        elif fault == "dtype":
-            z1, z2 = z1.double(), z2.double()
-        elif fault == "requires_grad":
-            z2 = z2.detach()
-        elif fault == "shape":
-            z2 = z2[:3]
-        elif fault == "not a tensor":
-            z2 = z2.tolist()
-        elif fault == "option":
-            options["denominator"] = "one_positive"
-        elif fault == "temperature":
-            options["temperature"] = 0.3
-        elif fault == "empty":
-            z1, z2 = z1[:0], z2[:0]
-    views = views if fault == "the last of many" else [z1]
-    return error_of(lambda: losses.nt_xent(*views, z2, **options))
-
-
-def compiled_fault(rank: int) -> str:
-    """A d of its own on process 1, where calls can't be compared beforehand."""
-    z1, z2 = rows(rank, 5, dim=4 + rank)
-    compiled = torch.compile(losses.nt_xent, fullgraph=True, backend="aot_eager")
-    return error_of(lambda: compiled(z1, z2, group=True))
-
-
-def dies(rank: int) -> str:
-    """Process 1 ends between its forward pass and its backward pass."""
-    loss = losses.nt_xent(*rows(rank, 5), group=True, exchange="ring")
-    if rank == 1:
-        os._exit(1)
-    return error_of(loss.backward)
-
-
-def dies_at_work(rank: int) -> str:
-    """Process 1 ends where it has begun to exchange rows."""
-    if rank == 1:
-        whole = _processes.exchanged
-        _processes.exchanged = lambda *messages: (whole(*messages), os._exit(1))
-    return error_of(lambda: losses.nt_xent(*rows(rank, 5), group=True, exchange="ring"))
-
-
 def unlike_sides(rank: int, pairs: int, queued: int) -> list[float]:
     """Few pairs and many negatives or the reverse, where one side of a tile needs a shift.
 
@@ -234,16 +164,6 @@ def short_ids(rank: int) -> list[float]:
     kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     ids = torch.arange(5) // 2 + rank
     return [losses.nt_xent(z1, z2, ids=ids.to(kind), group=True).item() for kind in kinds]
-
-
-def absent(rank: int) -> str:
-    """Process 1 never calls."""
-    if rank == 1:
-        import time
-
-        time.sleep(12)
-        return "late"
-    return error_of(lambda: losses.nt_xent(*rows(rank, 5), group=True))
 
 
 def with_nan(rank: int) -> list[float]:

@@ -18,6 +18,7 @@ try:
     import torch
 
     import across_torch as work
+    import faults_torch as broken
     from _world import FailedError, world
 except ImportError:  # and then there is no test of this file either
     STRATEGIES: tuple[tuple[str, str], ...] = ()
@@ -132,7 +133,7 @@ ELSEWHERE = dict.fromkeys(UNLIKE_FAULTS, UNLIKE) | {
 
 def test_what_is_wrong_on_one_process_is_an_error_on_all() -> None:
     """At once, and none is left waiting; the next call is served."""
-    there, here = world(2, work.faults, wait=60)
+    there, here = world(2, broken.faults, wait=60)
     assert set(there) == set(ELSEWHERE)
     for fault, elsewhere in ELSEWHERE.items():
         assert re.search(elsewhere, there[fault]), there[fault]
@@ -140,20 +141,20 @@ def test_what_is_wrong_on_one_process_is_an_error_on_all() -> None:
 
 
 def test_an_unlike_shard_in_a_compiled_call_is_an_error_on_all() -> None:
-    for told in world(2, work.compiled_fault):
+    for told in world(2, broken.compiled_fault):
         assert "the shards of all processes must have one dtype and rows of one length" in told
 
 
 @pytest.mark.parametrize("how", ["dies", "dies_at_work"])
 def test_a_process_that_dies_takes_the_others_with_it(how: str) -> None:
     """Within the group's timeout, which is 10 seconds here."""
-    told = world(3, getattr(work, how), timeout=10, wait=60, lost=1)
+    told = world(3, getattr(broken, how), timeout=10, wait=60, lost=1)
     assert len(told) == 2
     assert all(x.startswith(("RuntimeError", "DistBackendError")) for x in told), told
 
 
 def test_a_process_that_is_absent_is_waited_for_no_longer_than_the_timeout() -> None:
-    told, _ = world(2, work.absent, timeout=4, wait=60)
+    told, _ = world(2, broken.absent, timeout=4, wait=60)
     assert told.startswith(("RuntimeError", "DistBackendError")), told
 
 
