@@ -45,7 +45,7 @@ def started(*command: Any, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
+def assert_finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
     """What it printed; it may neither fail nor wait for ever."""
     try:
         printed, complaints = process.communicate(timeout=seconds)
@@ -58,7 +58,7 @@ def finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
 @pytest.mark.parametrize("sizes", [*EVEN[:2], *UNEVEN], ids=str)
 def test_shards_have_the_loss_and_the_gradient_of_the_whole(sizes: Any) -> None:
     """Every loss and implementation, in a graph."""
-    lines = finished(started(TABLE, "table", *sizes)).splitlines()
+    lines = assert_finished(started(TABLE, "table", *sizes)).splitlines()
     assert len(lines) == 2 * len(LOSSES)
     for line in lines:
         name, implementation, _, loss, gradient = map(str.strip, line.split("\t"))
@@ -69,7 +69,7 @@ def test_shards_have_the_loss_and_the_gradient_of_the_whole(sizes: Any) -> None:
 @pytest.mark.parametrize("name", CHECKS)
 def test_on_two_replicas(name: str) -> None:
     """What is checked, the script says."""
-    finished(started(CHECK, name))
+    assert_finished(started(CHECK, name))
 
 
 def free_ports(count: int) -> list[int]:
@@ -93,7 +93,7 @@ def test_two_processes(tmp_path: Path) -> None:
         workers.append(started(TABLE, "worker", file, *names, TF_CONFIG=config))
     try:
         for process in workers:
-            finished(process)
+            assert_finished(process)
     finally:
         for process in workers:
             process.kill()

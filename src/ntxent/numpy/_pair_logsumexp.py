@@ -11,7 +11,7 @@ import numpy as np
 from ntxent._pairs import scale_gradient, sides, two_sides
 from ntxent._tape import Pullback, Rule, Traced
 from ntxent.numpy import _tiled
-from ntxent.numpy._tiled import Array, Ids
+from ntxent.numpy._tiled import Array, Ids, similarities
 
 IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
 
@@ -64,7 +64,9 @@ def _dense_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool, by_keys: bool) 
 
     def scores(queries: Array, keys: Array | None, scale: Any) -> Array:
         others = queries if keys is None else keys
-        found: Array = queries.dtype.type(scale) * (queries @ others.T)
+        found = np.empty((len(queries), len(others)), queries.dtype)
+        similarities(queries, others, found)
+        found *= queries.dtype.type(scale)
         left = as_ids(ids[0], queries)
         right = left if keys is None else as_ids(ids[1], keys)
         found[left[:, None] == right] = -math.inf
