@@ -157,6 +157,8 @@ def test_a_compiled_module_and_a_training_step(learn: bool) -> None:
 def test_opcheck(sides: str, columns: bool) -> None:
     """PyTorch's own test of operators: schema, fake tensors, no memory returned twice."""
     from ntxent.torch import _operators
+    from ntxent.torch._class_sums import operator
+    from ntxent.torch._processes import ALONE
 
     queries, keys = (torch.nn.functional.normalize(torch.randn(n, 4)) for n in (9, 7))
     for temperature in (0.5, 0.005):  # without and with a shift of the exponentials
@@ -165,7 +167,7 @@ def test_opcheck(sides: str, columns: bool) -> None:
         given = (
             queries,
             None if sides == "one" and not columns else keys,
-            *(scale, *ids, 3, True, columns, None, None),
+            *(scale, *ids, 3, True, columns, None, None, *ALONE),
         )
         found = torch.library.opcheck(_operators.pair_logsumexp, given)
         assert set(found.values()) == {"SUCCESS"}
@@ -174,6 +176,8 @@ def test_opcheck(sides: str, columns: bool) -> None:
             more = (divisor, torch.randn_like(divisor), by_keys)
             found = torch.library.opcheck(_operators.pair_gradients, (*given, *more))
             assert set(found.values()) == {"SUCCESS"}
+    found = torch.library.opcheck(operator, (queries, torch.arange(9) % 4, *ALONE))
+    assert set(found.values()) == {"SUCCESS"}
 
 
 IN_A_WORKER = """
