@@ -209,9 +209,6 @@ def check_fit() -> None:
             assert_near(together, alone, 1e-6)
 
 
-PREFIX = "check_"
-CHECKS = sorted(name.removeprefix(PREFIX) for name in globals() if name.startswith(PREFIX))
-
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    globals()[PREFIX + sys.argv[1]]()
+    globals()[f"check_{sys.argv[1]}"]()

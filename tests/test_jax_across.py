@@ -187,7 +187,7 @@ def test_many_rows_go_round(across: Any, monkeypatch: Any) -> None:
             '"dense" holds .* got exchange="ring"',
             {"axis_name": "i", "exchange": "ring", "implementation": "dense"},
         ),
-        (NameError, "i", {"axis_name": "i"}),
+        (NameError, "unbound axis name: i", {"axis_name": "i"}),
     ],
 )
 def test_what_is_refused(across: Any, error: Any, words: str, options: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,16 +23,7 @@ pytestmark = pytest.mark.only("tensorflow")
 HERE = Path(__file__).parent
 TABLE, CHECK = HERE / "across_tensorflow.py", HERE / "across_tensorflow_checks.py"
 SIZES = UNEVEN[0]
-CHECKS = [
-    "eager",
-    "fit",
-    "ids",
-    "keras_reductions",
-    "nan",
-    "refusals",
-    "second_derivatives",
-    "shifted_scores",
-]
+CHECKS = re.findall(r"^def check_(\w+)", CHECK.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def started(*command: Any, **environment: str) -> subprocess.Popen[str]:

@@ -55,7 +55,7 @@ def nt_xent(
         each process passes all views of its own images, N of them, and the mean of losses over
         processes is that of the whole batch (Notes). By default there is one process.
     exchange : {"gather", "ring"}, optional
-        How processes meet the rows of the others: "gather" holds all W N of them, "ring" (not for
+        How processes meet the rows of the others: "gather" holds all W V N of them, "ring" (not for
         "dense") passes them on and holds three shards. By default "gather" up to 256 MiB.
 
     Returns

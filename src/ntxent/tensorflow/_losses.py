@@ -107,7 +107,7 @@ def nt_xent(
     gradients are added up over replicas, as by Keras' optimizers, divide the loss by
     `strategy.num_replicas_in_sync`; `NTXentLoss` has done so. Take the gradient in `strategy.run`
     too, and call the loss in no loop, condition or inner `tf.function`: strategies can't exchange
-    in those. What one replica refuses ends all.
+    in those. What one replica refuses ends all. The temperature must be the same on all replicas.
 
     References
     ----------
