@@ -126,9 +126,14 @@ def alike(*arrays: Any) -> list[Any]:
     """The arrays, each made to vary over every axis of a mesh that one of them varies over.
 
     Under `shard_map` that is part of a type: `scan` asks for the same before and after a step, and
-    `custom_vjp` of an array and its gradient. A sum varies where one of its terms does; XLA leaves
-    out the zero. None stays None.
+    `custom_vjp` of an array and its gradient. What is selected varies where the choice does; XLA
+    leaves it out. None stays None.
     """
-    zeros = [jnp.zeros_like(x, shape=(), dtype=int) for x in arrays if x is not None]
+    given = [x for x in arrays if x is not None]
+    if len({getattr(jax.typeof(x), "vma", None) for x in given}) == 1:
+        return list(arrays)
+    zeros = [jnp.zeros_like(x, shape=(), dtype=int) for x in given]
     zero = reduce(add, zeros)
-    return [None if x is None else x + zero.astype(x.dtype) for x in arrays]
+    same = zero == 0
+    # select leaves the dtype alone: int64 exists where x64 is off, for those who made it before
+    return [None if x is None else lax.select(same, x, x) for x in arrays]
