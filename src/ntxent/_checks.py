@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 
 DENOMINATORS = ("all", "one_positive", "negatives")
 REDUCTIONS = ("mean", "sum", "none")
+EXCHANGES = ("gather", "ring")
 
 
 class ArrayKind(Protocol):
@@ -228,6 +229,12 @@ def check_switches(**switches: Any) -> None:
         if type(value).__name__ not in {"bool", "bool_"}:
             msg = f"{name} must be True or False; got {type(value).__name__} {value!r}."
             raise TypeError(msg)
+
+
+def check_exchange(exchange: Any) -> None:
+    """How rows of other processes come: a known string, or None."""
+    if exchange is not None and exchange not in EXCHANGES:
+        refuse_choice("exchange", exchange, EXCHANGES)
 
 
 def refuse_choice(name: str, value: Any, allowed: Sequence[str]) -> NoReturn:

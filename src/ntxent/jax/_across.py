@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ntxent._checks import refuse_choice
-
-EXCHANGES = ("gather", "ring")
+from ntxent._checks import check_exchange
 
 # Gathered rows up to so many bytes are held by each device, if the caller doesn't say. It is small
 # beside the memory of an accelerator, and 500 000 rows of 128 float32.
@@ -76,8 +74,7 @@ class JaxAcross:
 
 def across_of(axis_name: Any, exchange: Any, implementation: str | None) -> JaxAcross | None:
     """The processes that the keywords of the losses name, None for one alone."""
-    if exchange is not None and exchange not in EXCHANGES:
-        refuse_choice("exchange", exchange, EXCHANGES)
+    check_exchange(exchange)
     if axis_name is None:
         if exchange is None:
             return None

@@ -14,7 +14,6 @@ from ntxent._spec import TEMPERATURE
 from ntxent.torch._info_nce import info_nce
 from ntxent.torch._nt_xent import nt_xent
 from ntxent.torch._ops import OPS
-from ntxent.torch._processes import check_exchange
 from ntxent.torch._sup_con import sup_con
 
 
@@ -30,7 +29,7 @@ class Loss(torch.nn.Module):
         _checks.check_number(temperature)
         denominator = options.get("denominator", "all")
         _checks.check_choices(OPS, denominator, options["reduction"], options["implementation"])
-        check_exchange(options["exchange"])
+        _checks.check_exchange(options["exchange"])
         self.fixed_temperature = float(temperature)
         start = torch.tensor(math.log(self.fixed_temperature))
         self.log_temperature = torch.nn.Parameter(start) if learn_temperature else None

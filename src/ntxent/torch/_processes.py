@@ -16,10 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ntxent import _checks
+from ntxent._checks import check_exchange
 from ntxent.torch import _card
 
-EXCHANGES = ("gather", "ring")
 # Rows of all processes up to this many bytes are gathered: one collective, not a message for each
 # shard, and no more memory than the tiles of a batch take on a GPU.
 GATHER_BYTES = 256 * 2**20
@@ -222,12 +221,6 @@ def all_gather(found: Tensor, own: Tensor, **options: Any) -> Any:
     """Into one tensor; by its name from PyTorch 2.13 on, where the other is deprecated."""
     gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     return gather(found, own, **options)
-
-
-def check_exchange(exchange: Any) -> None:
-    """One of the two, or None."""
-    if exchange is not None and exchange not in EXCHANGES:
-        _checks.refuse_choice("exchange", exchange, EXCHANGES)
 
 
 def row_bytes(tensors: Shard) -> int:
