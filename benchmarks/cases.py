@@ -1,4 +1,4 @@
-"""What is measured: sizes, forms, how often, and how long that will take."""
+"""What is measured: losses, sizes, dtypes, forms, how long, and how long that will take."""
 
 from __future__ import annotations
 
@@ -6,90 +6,139 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import peers
 
-COLUMNS = 128
-TEMPERATURE = 0.5
-THREADS = 2
-DTYPE = "float32"
-LONG_STEP_S = 30.0  # from here a form runs once, for time, memory and error together
+LONG_STEP_S = 10.0  # from here a form runs once, for time, memory and error together
+PATIENCE_S = 100.0  # a form that needs longer for a step is left out, with a row that says so
 SMALLEST_MEMORY = 256  # images; below, a matrix is smaller than the kernel's counting of pages
+START_S = {"torch": 3.0, "jax": 2.0, "tensorflow": 7.0, "numpy": 0.5}
+COMPILE_S = 6.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One problem, the same for all forms that are compared on it."""
+
+    library: str
+    loss: str
+    images: int
+    columns: int = 128
+    dtype: str = "float32"
+    temperature: float = 0.5
+    backward: bool = True
+    threads: int = 2
 
 
 @dataclass(frozen=True)
 class Case:
-    """Forms of one library on one batch, which take turns."""
+    """Forms on one problem, which take turns."""
 
-    library: str
-    images: int
+    setting: Setting
     forms: tuple[str, ...]  # keys of peers.FORMS
-    repeats: int
-    memory: tuple[str, ...] = ()  # the forms whose peak is measured too
+    budget_s: float = 4.0
+    memory: bool = False  # whether the peaks are measured too
 
-    @property
-    def once(self) -> bool:
+    def step_s(self, key: str) -> float:
+        """How long a step of a form will take, roughly: half of it grows with d."""
+        form, setting = peers.FORMS[key], self.setting
+        return form.seconds(setting.images) * (0.5 + setting.columns / 256) * 2 / setting.threads
+
+    def once(self, key: str) -> bool:
         """Whether a step is so long that one run must serve for everything."""
-        return max(peers.FORMS[key].seconds(self.images) for key in self.forms) > LONG_STEP_S
+        return self.step_s(key) > LONG_STEP_S
 
     @property
     def seconds(self) -> float:
         """How long the case will take on two cores, roughly."""
-        forms = [peers.FORMS[key] for key in self.forms]
-        start = {"torch": 3.0, "jax": 2.0, "tensorflow": 8.0}.get(self.library, 0.5)
-        compiling = 10.0 * any(form.compiles for form in forms)
-        steps = sum(form.seconds(self.images) for form in forms)
-        if self.once:
-            return start * len(forms) + steps
-        timing = start + compiling + steps * (self.repeats + warmups(self.repeats))
-        return timing + sum(
-            start + form.seconds(self.images) + form.compiles * (5 + form.seconds(self.images))
-            for form in (peers.FORMS[key] for key in self.memory)
-        )
-
-    def lasting(self, budget_s: float) -> Case:
-        """The case with as many repeats as the time allows, at most those that it has."""
-        step = sum(peers.FORMS[key].seconds(self.images) for key in self.forms)
-        repeats = min(self.repeats, int(budget_s / step))
-        return replace(self, repeats=max(repeats, 3 if step < LONG_STEP_S else 1))
+        total, rounds = START_S["torch"], 0.0  # the ceilings have a process too
+        for key in self.forms:
+            if missing(self, key):
+                continue
+            step, compiling = self.step_s(key), COMPILE_S * peers.FORMS[key].compiles
+            runs = 2 if self.memory and not self.once(key) else 1
+            first = START_S[self.setting.library] + compiling + (2 if compiling else 1) * step
+            total += runs * first
+            rounds += 0.0 if self.once(key) else max(step, 0.03)
+        return total + (max(self.budget_s, 3 * rounds) if rounds else 0.0)
 
 
-def warmups(repeats: int) -> int:
-    """Rounds that aren't counted; the first is the check of the results."""
-    return 1 + repeats // 20
+def case(library: str, loss: str, images: int, *forms: str, **rest: float | str | bool) -> Case:
+    """All forms of a loss, or those named, on so many images."""
+    budget_s, memory = rest.pop("budget_s", 4.0), rest.pop("memory", False)
+    keys = tuple(f"{library}.{form}" for form in forms) or peers.of(library, loss)
+    setting = Setting(library, loss, images, **rest)  # type: ignore[arg-type]
+    return Case(setting, keys, float(budget_s), bool(memory) and images >= SMALLEST_MEMORY)
 
 
-def plan(sizes: dict[tuple[str, str], Iterable[int]], budget_s: float, most: int) -> list[Case]:
-    """A case for each library, loss and size, repeated for about so many seconds."""
-    cases = []
-    for (library, loss), batches in sizes.items():
-        keys = tuple(
-            key for key, form in peers.FORMS.items() if (form.library, form.loss) == (library, loss)
-        )
-        for images in batches:
-            memory = keys if images >= SMALLEST_MEMORY else ()
-            cases.append(Case(library, images, keys, most, memory))
-    return [case.lasting(budget_s) for case in possible(cases)]
+SIZES = tuple(2**power for power in range(4, 15))  # 16 ... 16384
+# These compile for every size, for seconds each, and are nowhere near the fastest.
+SLOW_COMPILED = ("torch.mask_compiled", "torch.row_maximum_compiled", "torch.lightly_compiled")
+MAIN = ("eager", "eager_compiled", "ntxent", "ntxent_compiled")
 
 
-def possible(cases: Iterable[Case]) -> list[Case]:
-    """The cases whose library is installed, without the forms that don't fit into memory."""
-    cases, found = list(cases), []
-    for library in dict.fromkeys(case.library for case in cases):
-        if not peers.installed(library):
-            print(f"{library} is not installed: left out")
-    for case in cases:
-        if peers.installed(case.library):
-            forms, memory = (fitting(keys, case.images) for keys in (case.forms, case.memory))
-            found.append(replace(case, forms=forms, memory=memory))
-    return [case for case in found if case.forms]
+def full() -> list[Case]:
+    """Every power of two from 16 to 16384, and 65536 as far as each form gets; then the rest."""
+    cases = [
+        case(library, "nt_xent", images, memory=images in (256, 1024, 4096, 16384))
+        for library in ("torch", "numpy", "jax", "tensorflow")
+        for images in SIZES
+    ]
+    cases = [without(case, SLOW_COMPILED, (256, 1024, 4096)) for case in cases]
+    cases += [case("torch", "nt_xent", 65536, "eager", "ntxent", memory=True)]
+    for loss in ("sup_con", "clip", "info_nce"):
+        cases += [case("torch", loss, n, memory=n == 4096) for n in (64, 256, 1024, 4096)]
+    cases += [case("torch", "clip", 8192, "clip", "clip_compiled", "our_clip", memory=True)]
+    return cases + varied()
 
 
-def fitting(keys: tuple[str, ...], images: int) -> tuple[str, ...]:
-    """Those that leave a tenth of the free memory free; a machine that swaps measures its disk."""
-    room = 0.9 * available_bytes()
-    return tuple(key for key in keys if peers.FORMS[key].bytes(images) <= room)
+def varied() -> list[Case]:
+    """One thing at a time changed: widths, dtypes, temperatures, threads, forward alone."""
+    changes: list[dict[str, float | str | bool]] = [
+        *({"columns": columns} for columns in (64, 512, 2048)),
+        *({"dtype": dtype} for dtype in ("bfloat16", "float16", "float64")),
+        *({"temperature": temperature} for temperature in (0.05, 0.01)),
+        {"threads": 1},
+        {"backward": False},
+    ]
+    return [case("torch", "nt_xent", n, *MAIN, **change) for change in changes for n in (256, 1024)]
+
+
+def quick() -> list[Case]:
+    """What takes two minutes on two cores."""
+    short = ("eager", "row_maximum", "lightly", "pml", "ntxent")
+    cases = [case("torch", "nt_xent", n, *short, budget_s=1.5) for n in (64, 256)]
+    cases += [case("torch", "nt_xent", 1024, *MAIN[:3], budget_s=2, memory=True)]
+    cases += [case("torch", "nt_xent", 4096, "eager", "ntxent", budget_s=4, memory=True)]
+    cases += [case("torch", "sup_con", 1024, "pml_sup_con", "sup_con", budget_s=1.5)]
+    cases += [case("torch", "clip", 1024, "clip", "our_clip", budget_s=1.5)]
+    cases += [case("numpy", "nt_xent", 1024, budget_s=1.5)]
+    cases += [case("jax", "nt_xent", 1024, "jitted", "ntxent", budget_s=1.5)]
+    cases += [case("tensorflow", "nt_xent", 1024, "simclr_xla", "ntxent_xla", budget_s=1.5)]
+    return cases
+
+
+def without(case: Case, keys: Iterable[str], but_at: Iterable[int]) -> Case:
+    """The case without some forms, unless it is of one of those sizes."""
+    if case.setting.images in but_at:
+        return case
+    return replace(case, forms=tuple(key for key in case.forms if key not in keys))
+
+
+def missing(case: Case, key: str) -> str:
+    """Why a form can't run a case here; empty if it can.
+
+    It must leave a tenth of the free memory free: a machine that swaps measures its disk.
+    """
+    form, images = peers.FORMS[key], case.setting.images
+    for package in (form.library, form.needs):
+        if package and not peers.installed(package):
+            return f"{package} is not installed"
+    needed, there = form.bytes(images), available_bytes()
+    if images > form.most_images or needed > 0.9 * there:
+        return f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are free"
+    if case.step_s(key) > PATIENCE_S:
+        return f"a step would take {case.step_s(key) / 60:.0f} minutes"
+    return ""
 
 
 def available_bytes() -> float:
@@ -99,38 +148,3 @@ def available_bytes() -> float:
         return float("inf")
     lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024.0
-
-
-def full() -> list[Case]:
-    """Every power of two from 16 to 65536, as far as each form gets."""
-    sizes = [2**power for power in range(4, 17)]
-    return plan(dict.fromkeys(peers.BASELINES, sizes), budget_s=8, most=3000)
-
-
-def quick() -> list[Case]:
-    """Four sizes, about two minutes on two cores."""
-    sizes = {
-        ("torch", "nt_xent"): [64, 256, 1024, 4096],
-        ("torch", "sup_con"): [256, 1024],
-        ("torch", "info_nce"): [256, 1024],
-        ("numpy", "nt_xent"): [256, 1024],
-        ("jax", "nt_xent"): [256],
-        ("tensorflow", "nt_xent"): [256, 1024],
-    }
-    return plan(sizes, budget_s=3, most=500)
-
-
-def views(images: int) -> list[np.ndarray]:
-    """Two views of so many images, the same for every form and run."""
-    random = np.random.default_rng(0)
-    shape = min(images, peers.DISTINCT), COLUMNS
-    distinct = [random.standard_normal(shape).astype(DTYPE) for _ in range(2)]
-    return [np.tile(view, (copies(images), 1)) for view in distinct]
-
-
-def copies(images: int) -> int:
-    """How often each distinct image is there."""
-    if images > peers.DISTINCT and images % peers.DISTINCT:
-        msg = f"more than {peers.DISTINCT} images must be a multiple of it; got {images}"
-        raise ValueError(msg)
-    return max(1, images // peers.DISTINCT)

@@ -1,64 +1,87 @@
-"""Time and memory against the batch: `docs/figures/speed.svg`."""
+"""Time and memory against the batch, both axes logarithmic: `docs/figures/speed-*.svg`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import measure, peers
-from benchmarks.report import Row, key_of
+from benchmarks import measure, peers, report
+from benchmarks.cases import Setting
+from benchmarks.results import Row
 
-FIGURE = measure.ROOT / "docs" / "figures" / "speed.svg"
-# Ours in one blue, solid where PyTorch; the others in greys and orange. Marker tells the form too.
+FOLDER = measure.ROOT / "docs" / "figures"
+# Ours in blues; the others in oranges and greys. The marker tells the form too.
 STYLES = {
-    "torch.eager": ("#d55e00", "o", "-"),
-    "torch.compiled": ("#e69f00", "s", "-"),
-    "torch.ntxent": ("#0072b2", "o", "-"),
-    "torch.recomputed": ("#56b4e9", "s", "-"),
-    "numpy.dense": ("#999999", "^", "--"),
-    "numpy.tiled": ("#0072b2", "^", "--"),
-    "jax.dense": ("#999999", "v", ":"),
-    "jax.ntxent": ("#0072b2", "v", ":"),
-    "tensorflow.simclr": ("#999999", "D", "-."),
-    "tensorflow.ntxent": ("#0072b2", "D", "-."),
+    "eager": ("#d55e00", "o"),
+    "eager_compiled": ("#e69f00", "s"),
+    "mask": ("#8c8c8c", "v"),
+    "row_maximum": ("#a67c52", "^"),
+    "lightly": ("#cc79a7", "D"),
+    "pml": ("#777777", "X"),
+    "ntxent": ("#2b8cdb", "o"),
+    "recomputed": ("#7cc4f5", "s"),
+    "jitted": ("#d55e00", "s"),
+    "optax": ("#8c8c8c", "X"),
+    "simclr": ("#d55e00", "o"),
+    "simclr_xla": ("#e69f00", "s"),
+    "ntxent_xla": ("#7cc4f5", "s"),
+    "matrix": ("#d55e00", "o"),
 }
-PANELS = (
-    ("runtime_ms", "time, forward and backward (ms)"),
-    ("peak_mib", "peak memory above the inputs (MiB)"),
-)
+PANELS = (("runtime_ms", "forward and backward, ms"), ("peak_mib", "peak memory, MiB"))
+INK = "#808080"  # reads on white and on black
+ALL = ("torch", "jax", "tensorflow", "numpy")
 
 
-def draw(rows: Sequence[Row], path: Path = FIGURE) -> None:
-    """Two panels, both axes logarithmic: a straight line is a power of N."""
+def draw(rows: Sequence[Row], folder: Path = FOLDER) -> list[Path]:
+    """A figure for each framework: SVG for the pages, PNG for README's first."""
     import matplotlib as mpl
-    import matplotlib.pyplot as plt
 
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "ntxent"  # the same rows give the same file
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for axis, (quantity, label) in zip(axes, PANELS, strict=True):
-        for key, (color, marker, style) in STYLES.items():
-            points = sorted(
+    made = []
+    for library in ALL:
+        figure = drawn(rows, library)
+        if figure is None:
+            continue
+        for kind in ("svg", "png") if library == "torch" else ("svg",):
+            path = folder / f"speed-{library}.{kind}"
+            metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+            figure.savefig(path, metadata=metadata, transparent=True, dpi=150)
+            made.append(path)
+    return made
+
+
+def drawn(rows: Sequence[Row], library: str) -> object:
+    """Two panels, a line for each form; a straight line is a power of N."""
+    import matplotlib.pyplot as plt
+
+    base = Setting(library, "nt_xent", 0)
+    own = [row for row in rows if report.alike(row, base) and row.runtime_ms]
+    if not own:
+        return None
+    plt.rcParams |= dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    )
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+    for axis, (quantity, title) in zip(axes, PANELS, strict=True):
+        for form, (color, marker) in STYLES.items():
+            key = f"{library}.{form}"
+            points = [
                 (row.batch_images, getattr(row, quantity))
-                for row in rows
-                if key_of(row) == key and getattr(row, quantity)
-            )
+                for row in own
+                if row.key == key and getattr(row, quantity)
+            ]
             if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    color=color,
-                    marker=marker,
-                    linestyle=style,
-                    markersize=4,
-                    label=peers.FORMS[key].label,
-                )
+                x, y = zip(*sorted(points), strict=True)
+                width = 2.2 if peers.FORMS[key].ours else 1.2
+                name = peers.FORMS[key].label
+                axis.plot(x, y, color=color, marker=marker, ms=4, lw=width, label=name)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
-        axis.set_xlabel("images in the batch, N (two views of each)")
-        axis.set_ylabel(label)
-        axis.grid(color="#dddddd", linewidth=0.5)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("images in the batch, N")
+        axis.grid(color=INK, alpha=0.25, linewidth=0.5)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure

@@ -1,171 +1,57 @@
-"""Rows of results: to the terminal, to a CSV file, and from there into README's table."""
+"""What the rows say: lines for the terminal, and tables in Markdown."""
 
 from __future__ import annotations
 
-import csv
-import os
-import platform
-import statistics
-import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from benchmarks import cases, measure, peers
+from benchmarks import peers
+from benchmarks.cases import Setting
+from benchmarks.results import Row
 from benchmarks.units import duration, size, times_as_much
 
-RESULTS = Path(__file__).resolve().parent / "results"
-README = measure.ROOT / "README.md"
-START, END = "<!-- benchmark:start -->", "<!-- benchmark:end -->"
-README_IMAGES = (64, 256, 1024, 4096, 8192, 16384, 65536)
+HEADER = (
+    f"{'N':>6}  {'form':<34} {'median':>8} {'p20':>8} {'p80':>8} {'cpu':>8} {'peak':>8} "
+    f"{'/floor':>6} {'faster':>6} {'loss err':>8} {'grad err':>8}"
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One form on one batch; what wasn't measured is None. `ratio` is dimensionless."""
-
-    library: str
-    form: str
-    batch_images: int
-    row_columns: int
-    dtype: str
-    temperature_ratio: float
-    runtime_ms: float | None  # the median
-    runtime_p20_ms: float | None
-    runtime_p80_ms: float | None
-    repeats_count: int
-    peak_mib: float | None  # above the inputs
-    loss_error_ratio: float | None
-    gradient_error_ratio: float | None
-    runtime_ratio: float | None  # the baseline's over this one's: above 1 is faster
-    peak_ratio: float | None  # likewise: above 1 is smaller
-    failed: str
-    others_busy_ratio: float | None  # share of the cores that others took meanwhile
-    threads_count: int
-    cpu_count: int
-    device: str
-    python_version: str
-    library_version: str
-    ntxent_version: str
-    commit: str
-    date_utc: str
-
-
-def make_row(key: str, images: int, answer: dict[str, Any], busy: float | None) -> Row:
-    """A row from the answer of `measure`, without ratios yet."""
-    library, form = key.split(".")
-    times = [] if "failed" in answer else answer.get("times_ms", [])
-    p20, median, p80 = percentiles(times)
-    return Row(
-        library=library,
-        form=form,
-        batch_images=images,
-        row_columns=cases.COLUMNS,
-        dtype=cases.DTYPE,
-        temperature_ratio=cases.TEMPERATURE,
-        runtime_ms=median,
-        runtime_p20_ms=p20,
-        runtime_p80_ms=p80,
-        repeats_count=len(times),
-        peak_mib=None if "failed" in answer else answer.get("peak_mib"),
-        loss_error_ratio=answer.get("loss_error"),
-        gradient_error_ratio=answer.get("gradient_error"),
-        runtime_ratio=None,
-        peak_ratio=None,
-        failed=answer.get("failed", ""),
-        others_busy_ratio=busy,
-        **environment(library),
+def line(row: Row, rows: Sequence[Row]) -> str:
+    """A row for the terminal; `faster` says how much than the fastest peer of its case."""
+    start = f"{row.batch_images:>6}  {label(row):<34} "
+    if row.failed:
+        return start + row.failed
+    times = " ".join(
+        f"{duration(value):>8}"
+        for value in (row.runtime_ms, row.runtime_p20_ms, row.runtime_p80_ms, row.cpu_ms)
+    )
+    best = fastest_peer(row.setting, rows)
+    ahead = over(best.runtime_ms if best else None, row.runtime_ms)
+    return (
+        f"{start}{times} {size(row.peak_mib):>8} "
+        f"{times_as_much(over(row.runtime_ms, row.floor_ms)):>6} {times_as_much(ahead):>6} "
+        f"{row.loss_error_ratio or 0:>8.0e} {row.gradient_error_ratio or 0:>8.0e}"
     )
 
 
-def percentiles(times: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """The 20th, the median and the 80th."""
-    if not times:
-        return None, None, None
-    if len(times) == 1:
-        return times[0], times[0], times[0]
-    fifths = statistics.quantiles(times, n=5, method="inclusive")
-    return fifths[0], statistics.median(times), fifths[3]
+def label(row: Row) -> str:
+    """The form's name for reading."""
+    return peers.FORMS[row.key].label
 
 
-def environment(library: str) -> dict[str, Any]:
-    """Where and with what; no names of machines or folders."""
-    return {
-        "threads_count": cases.THREADS,
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
-        "device": processor(),
-        "python_version": platform.python_version(),
-        "library_version": version(library),
-        "ntxent_version": version("ntxent"),
-        "commit": commit(),
-        "date_utc": datetime.now(UTC).date().isoformat(),
-    }
+def of(rows: Iterable[Row], setting: Setting, key: str) -> Row | None:
+    """The row of one form on one setting."""
+    return next((row for row in rows if row.key == key and row.setting == setting), None)
 
 
-def processor() -> str:
-    """The name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit, with a + if the code that was measured differs from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(measure.ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", "src", ":(glob)benchmarks/*.py")
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
-    except (OSError, subprocess.CalledProcessError):
-        return ""  # an unpacked archive
-
-
-class Clock:
-    """What others take of the cores from here on: all that is used, less what our children use."""
-
-    def __init__(self) -> None:
-        self.start = self.ticks()
-
-    @staticmethod
-    def ticks() -> tuple[float, float]:
-        """Ticks of all cores so far; those of them that were idle or our own."""
-        stat = Path("/proc/stat")
-        if not stat.exists():
-            return 0.0, 0.0
-        counts = [int(word) for word in stat.read_text().splitlines()[0].split()[1:9]]
-        own = sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
-        return sum(counts), counts[3] + counts[4] + own  # idle, and waiting for a disk
-
-    def others(self) -> float | None:
-        """The share of others since the start; None where the system doesn't say."""
-        passed, quiet = (now - then for now, then in zip(self.ticks(), self.start, strict=True))
-        return max(0.0, 1 - quiet / passed) if passed else None
-
-
-def with_ratios(rows: Iterable[Row]) -> list[Row]:
-    """The rows of one case, each compared with the baseline of its library and loss."""
-    rows = list(rows)
-    found = {key_of(row): row for row in rows}
-
-    def base(row: Row) -> Row | None:
-        form = peers.FORMS[key_of(row)]
-        return found.get(peers.BASELINES[form.library, form.loss])
-
-    return [
-        replace(
-            row,
-            runtime_ratio=over(getattr(base(row), "runtime_ms", None), row.runtime_ms),
-            peak_ratio=over(getattr(base(row), "peak_mib", None), row.peak_mib),
-        )
+def fastest_peer(setting: Setting, rows: Iterable[Row]) -> Row | None:
+    """The fastest form that isn't ours, of those that were right on this setting."""
+    found = [
+        row
         for row in rows
+        if row.setting == setting and row.runtime_ms and not peers.FORMS[row.key].ours
     ]
+    return min(found, key=lambda row: row.runtime_ms or 0.0, default=None)
 
 
 def over(a: float | None, b: float | None) -> float | None:
@@ -173,113 +59,60 @@ def over(a: float | None, b: float | None) -> float | None:
     return a / b if a and b else None
 
 
-def key_of(row: Row) -> str:
-    """The row's key in peers.FORMS."""
-    return f"{row.library}.{row.form}"
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """A table; columns of numbers stand to the right."""
+    ruler = ["--"] * text_columns + ["--:"] * (len(head) - text_columns)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ruler, *lines])
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """One line a row, numbers at four digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            values = asdict(row).items()
-            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values})
+def by_size(
+    rows: Sequence[Row], base: Setting, keys: Sequence[str], cell: Callable[[Row], str]
+) -> str:
+    """A line for each form, a column for each batch."""
+    sizes = sorted({row.batch_images for row in rows if alike(row, base) and row.key in keys})
+    lines = []
+    for key in keys:
+        found = [of(rows, replace(base, images=images), key) for images in sizes]
+        cells = [cell(row) if row else "" for row in found]
+        if any(cells):
+            lines.append([peers.FORMS[key].label, *(text or "–" for text in cells)])
+    return markdown(["batch N", *map(str, sizes)], lines)
 
 
-def read_csv(path: Path) -> list[Row]:
-    """The rows again."""
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return [Row(**{f.name: parsed(f.type, cells[f.name]) for f in fields(Row)}) for cells in lines]
+def alike(row: Row, base: Setting) -> bool:
+    """Whether a row's setting is this one but for the batch."""
+    return replace(row.setting, images=0) == replace(base, images=0)
 
 
-def parsed(kind: Any, text: str) -> Any:
-    """A cell as its field's type says."""
-    if kind == "str":
-        return text
-    if kind == "int":
-        return int(text)
-    return float(text) if text else None
+def time_of(row: Row) -> str:
+    """The time; why there is none."""
+    if row.failed.startswith("wrong"):
+        return "wrong"
+    return duration(row.runtime_ms) if row.runtime_ms else ""
 
 
-HEADER = (
-    f"{'N':>6}  {'form':<31} {'median':>9} {'p20':>9} {'p80':>9} {'repeats':>7} {'peak':>9} "
-    f"{'faster':>7} {'smaller':>7} {'loss err':>8} {'grad err':>8}"
-)
-
-
-def line(row: Row) -> str:
-    """A row for the terminal."""
-    start = f"{row.batch_images:>6}  {peers.FORMS[key_of(row)].label:<31} "
-    if row.failed:
-        return start + row.failed
-    times = " ".join(
-        f"{duration(value):>9}"
-        for value in (row.runtime_ms, row.runtime_p20_ms, row.runtime_p80_ms)
-    )
-    return (
-        f"{start}{times} {row.repeats_count:>7} {size(row.peak_mib):>9} "
-        f"{times_as_much(row.runtime_ratio):>7} {times_as_much(row.peak_ratio):>7} "
-        f"{row.loss_error_ratio or 0:>8.0e} {row.gradient_error_ratio or 0:>8.0e}"
-    )
-
-
-def table(rows: Sequence[Row]) -> str:
-    """README's tables in Markdown."""
-    tables = [
-        table_of(rows, libraries, ("nt_xent",))
-        for libraries in (("torch", "numpy"), ("jax",), ("tensorflow",))
-    ]
-    tables.append(table_of(rows, ("torch",), ("sup_con", "info_nce")))
-    return "\n\n".join([*filter(None, tables), caption(rows)])
-
-
-def table_of(rows: Sequence[Row], libraries: Sequence[str], losses: Sequence[str]) -> str:
-    """A column for each form of some libraries and losses, a line for each batch."""
-    present = {key_of(row) for row in rows if row.library in libraries}
-    chosen = [key for key, form in peers.FORMS.items() if key in present and form.loss in losses]
-    if not chosen:
-        return ""
-    cells = {(key_of(row), row.batch_images): row for row in rows if not row.failed}
-    lines = [
-        "| batch N | " + " | ".join(peers.FORMS[key].label for key in chosen) + " |",
-        "|--:" * (1 + len(chosen)) + "|",
-    ]
-    for images in README_IMAGES:
-        found = [cells.get((key, images)) for key in chosen]
-        if any(found):
-            lines.append(f"| {images} | " + " | ".join(cell(row) for row in found) + " |")
-    return "\n".join(lines)
-
-
-def cell(row: Row | None) -> str:
-    """Time and memory; a dash where the form doesn't fit into memory."""
-    if row is None:
-        return "–"
-    return duration(row.runtime_ms) + (f", {size(row.peak_mib)}" if row.peak_mib else "")
+def peak_of(row: Row) -> str:
+    """The peak, or how much memory was asked for."""
+    if row.failed.startswith("needs"):
+        return row.failed.split(",")[0].replace(" of memory", "")
+    return size(row.peak_mib) if row.peak_mib else ""
 
 
 def caption(rows: Sequence[Row]) -> str:
     """What the numbers are and where they are from."""
-    first = rows[0]
-    versions = sorted({f"{row.library} {row.library_version}" for row in rows})
-    commits = sorted({row.commit for row in rows})
+    first, commits = rows[0], sorted({row.commit for row in rows})
+    packages = sorted({f"{name(row)} {row.package_version}" for row in rows if row.package_version})
+    dates = sorted({row.date_utc for row in rows})
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    busiest = max((row.others_busy_ratio or 0 for row in rows), default=0)
     return (
-        f"Forward and backward, d={first.row_columns}, {first.dtype}, temperature "
-        f"{first.temperature_ratio:g}, {first.threads_count} threads of {first.device}; median "
-        f"time, peak memory above the inputs. {', '.join(versions)}; {first.date_utc}, the "
-        f"cases of `python -m benchmarks --claims`, at {', '.join(commits)}."
+        f"{first.cpu_count} cores of {first.device}, Python {first.python_version}; "
+        f"{', '.join(packages)}; {days}, commit {', '.join(commits)}; other processes took at "
+        f"most {busiest:.0%} of the cores."
     )
 
 
-def readme_with(text: str, found: str) -> str:
-    """README's text with what stands between the markers replaced."""
-    if found.count(START) != 1 or found.count(END) != 1:
-        msg = f"README.md must have the lines {START} and {END}, once each: add them."
-        raise SystemExit(msg)
-    before, rest = found.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{text}\n{END}{after}"
+def name(row: Row) -> str:
+    """The package that a row's form is from."""
+    form = peers.FORMS[row.key]
+    return "ntxent" if form.ours else (form.needs or form.library).replace("_", "-")

@@ -1,23 +1,27 @@
-"""A form on given views, in each library's own way to run a step of forward and backward."""
+"""A form on a setting, in each library's own way to run a step of forward and backward."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks.cases import Setting
+from benchmarks.oracle import views
 from benchmarks.peers import Form
 
 
 class TorchRun:
-    """A form on given views: one step is forward and backward."""
+    """One step is forward, and backward if the setting has it."""
 
-    def __init__(self, form: Form, views: Sequence[np.ndarray], temperature: float) -> None:
+    def __init__(self, form: Form, setting: Setting) -> None:
         import torch
 
-        self.loss, self.temperature = form.make(), temperature
-        self.views = [torch.from_numpy(view).requires_grad_() for view in views]
+        torch.set_num_threads(setting.threads)
+        self.loss, self.setting = form.make(), setting
+        dtype = getattr(torch, setting.dtype)
+        given = [torch.from_numpy(view).to(dtype) for view in views(setting)]
+        self.views = [view.requires_grad_(setting.backward) for view in given]
         self.value: Any = None
 
     def clear(self) -> None:
@@ -27,18 +31,23 @@ class TorchRun:
             view.grad = None
 
     def step(self) -> None:
-        self.value = self.loss(*self.views, self.temperature)
-        self.value.backward()
+        self.value = self.loss(*self.views, self.setting.temperature)
+        if self.setting.backward:
+            self.value.backward()
 
-    def result(self) -> tuple[float, list[np.ndarray]]:
-        return self.value.item(), [view.grad.numpy() for view in self.views]
+    def result(self) -> tuple[float, list[np.ndarray] | None]:
+        if not self.setting.backward:
+            return self.value.item(), None
+        grads = [view.grad for view in self.views]
+        wide = np.float64 if self.setting.dtype == "float64" else np.float32
+        return self.value.item(), [grad.double().numpy().astype(wide) for grad in grads]
 
 
 class NumpyRun:
     """The same where the form itself returns the gradients."""
 
-    def __init__(self, form: Form, views: Sequence[np.ndarray], temperature: float) -> None:
-        self.loss, self.views, self.temperature = form.make(), views, temperature
+    def __init__(self, form: Form, setting: Setting) -> None:
+        self.loss, self.views, self.temperature = form.make(), views(setting), setting.temperature
         self.found: Any = None
 
     def clear(self) -> None:
@@ -47,49 +56,43 @@ class NumpyRun:
     def step(self) -> None:
         self.found = self.loss(*self.views, self.temperature)
 
-    def result(self) -> tuple[float, list[np.ndarray]]:
+    def result(self) -> tuple[float, list[np.ndarray] | None]:
         loss, gradients = self.found
-        return float(loss), list(gradients)
+        return float(loss), [np.asarray(gradient) for gradient in gradients]
 
 
-class JaxRun:
+class JaxRun(NumpyRun):
     """Compiled, and waited for."""
 
-    def __init__(self, form: Form, views: Sequence[np.ndarray], temperature: float) -> None:
+    def __init__(self, form: Form, setting: Setting) -> None:
         import jax
         import jax.numpy as jnp
 
         loss, self.wait = form.make(), jax.block_until_ready
         self.compiled = jax.jit(
-            jax.value_and_grad(lambda z1, z2: loss(z1, z2, temperature), argnums=(0, 1))
+            jax.value_and_grad(lambda z1, z2: loss(z1, z2, setting.temperature), argnums=(0, 1))
         )
-        self.views = [jnp.asarray(view) for view in views]
+        self.views = [jnp.asarray(view) for view in views(setting)]
         self.found: Any = None
-
-    def clear(self) -> None:
-        self.found = None
 
     def step(self) -> None:
         self.found = self.wait(self.compiled(*self.views))
 
-    def result(self) -> tuple[float, list[np.ndarray]]:
-        loss, gradients = self.found
-        return float(loss), [np.asarray(gradient) for gradient in gradients]
-
 
 class TensorflowRun(JaxRun):
-    """A `tf.function`, under XLA where the form's name says so."""
+    """A `tf.function`, under XLA if the form compiles."""
 
-    def __init__(self, form: Form, views: Sequence[np.ndarray], temperature: float) -> None:
+    def __init__(self, form: Form, setting: Setting) -> None:
         import tensorflow as tf
 
+        tf.config.threading.set_intra_op_parallelism_threads(setting.threads)
         loss = form.make()
 
-        @tf.function(jit_compile=form.name.endswith("xla"))
+        @tf.function(jit_compile=form.compiles)
         def step(*views: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(views)
-                value = loss(*views, temperature)
+                value = loss(*views, setting.temperature)
             return value, tape.gradient(value, views)
 
         def wait(found: Any) -> Any:  # what is read is there
@@ -97,11 +100,11 @@ class TensorflowRun(JaxRun):
             return loss.numpy(), [gradient.numpy() for gradient in gradients]
 
         self.compiled, self.wait = step, wait
-        self.views = [tf.constant(view) for view in views]
+        self.views = [tf.constant(view) for view in views(setting)]
         self.found: Any = None
 
 
-Run = TorchRun | NumpyRun | JaxRun
+Run = TorchRun | NumpyRun
 RUNS: dict[str, type[Run]] = {
     "torch": TorchRun,
     "numpy": NumpyRun,

@@ -1,0 +1,28 @@
+"""The forms that are compared: packages, what people paste, and ours. A file for each library.
+
+Each factory imports its framework and returns a function (z1, z2, temperature) -> loss; for NumPy,
+which has no autograd, -> (loss, gradients).
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from benchmarks.peers import _jax, _numpy, _tensorflow, _torch
+from benchmarks.peers._form import CLASSES, DISTINCT, Form, labels_of
+
+__all__ = ["CLASSES", "DISTINCT", "FORMS", "Form", "installed", "labels_of", "of"]
+
+ALL = (*_torch.FORMS, *_numpy.FORMS, *_jax.FORMS, *_tensorflow.FORMS)
+FORMS = {form.key: form for form in ALL}
+
+
+def of(library: str, loss: str) -> tuple[str, ...]:
+    """The keys of a library's forms of a loss."""
+    wanted = library, loss
+    return tuple(key for key, form in FORMS.items() if (form.library, form.loss) == wanted)
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return find_spec(package) is not None
