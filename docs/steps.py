@@ -43,7 +43,7 @@ def steps() -> dict[str, Any]:
 
 
 def forms(images: int) -> dict[str, Callable[[], Any]]:
-    """What is compared, each a call without arguments; None where it would take too long."""
+    """What is compared, each a call without arguments; no loops where they would take too long."""
     import numpy as np
 
     from ntxent.numpy import nt_xent, value_and_grad
@@ -91,7 +91,9 @@ def peak(call: Callable[[], Any]) -> float:
 
 def reading(ms: float) -> str:
     """Two digits and a unit."""
-    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.{1 if ms < 10 else 0}f} ms"
+    if ms >= 1000:
+        return f"{ms / 1000:.1f} s"
+    return f"{ms:.{2 if ms < 1 else 1 if ms < 10 else 0}f} ms"
 
 
 def row(images: int, repeats: int) -> str:
@@ -111,7 +113,7 @@ def table() -> str:
 
     head = "| N | loops, loss alone | matrix | tiles | `ntxent.numpy` | matrix : tiles |"
     note = (
-        "Loss and gradients: median processor time on one thread, and the most memory in use at "
+        "Loss and gradients: median processor time on one thread, and the most memory in use at\n"
         f"once. float32, d = {DIM}, τ = {TEMPERATURE}, NumPy {np.__version__}."
     )
     lines = [head, "|--:|--:|--:|--:|--:|--:|", *(row(*size) for size in SIZES.items())]
