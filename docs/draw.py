@@ -1,0 +1,247 @@
+"""Draw the figures of docs/from-formula-to-fast-code.md: `python docs/draw.py`.
+
+Two are written as they are, in a few rectangles and lines; the third is measured and plotted. Their
+ground is transparent, and what stands on it is of a middle tone: they serve light and dark pages.
+Colors are Okabe and Ito's, to be told apart by all eyes, and none means anything alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steps import steps
+
+FIGURES = Path(__file__).with_name("figures")
+GREEN, ORANGE, BLUE = "#009e73", "#e69f00", "#3b8ed0"
+INK, FAINT, DARK = "#7b7f85", "#c3c8cf", "#15181b"
+TICKS = (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # temperatures
+
+
+def svg(width: int, height: int, parts: list[str]) -> str:
+    """A drawing of these parts."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" font-family="sans-serif" font-size="15">'
+    )
+    return "\n".join([head, *parts, "</svg>\n"])
+
+
+def rectangle(x: float, y: float, width: float, height: float, fill: str, **style: Any) -> str:
+    """Its upper left corner at (x, y)."""
+    return (
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"{written(style)}/>'
+    )
+
+
+def line(points: list[tuple[float, float]], color: str, **style: Any) -> str:
+    """From point to point."""
+    path = " ".join(f"{x},{y}" for x, y in points)
+    return f'<polyline points="{path}" fill="none" stroke="{color}"{written(style)}/>'
+
+
+def arrow(points: list[tuple[float, float]], color: str) -> str:
+    """A line to the right at its end, with a head."""
+    x, y = points[-1]
+    head = f'<polygon points="{x},{y} {x - 10},{y - 5} {x - 10},{y + 5}" fill="{color}"/>'
+    return line([*points[:-1], (x - 8, y)], color, stroke_width=2.5) + head
+
+
+def text(x: float, y: float, words: str, color: str = INK, **style: Any) -> str:
+    """Centered at (x, y) unless told otherwise."""
+    style = {"text_anchor": "middle", "dominant_baseline": "central"} | style
+    return f'<text x="{x}" y="{y}" fill="{color}"{written(style)}>{words}</text>'
+
+
+def written(style: dict[str, Any]) -> str:
+    """Attributes as SVG wants them."""
+    return "".join(f' {key.replace("_", "-")}="{value}"' for key, value in style.items())
+
+
+def similarities() -> str:
+    """The matrix of the running example, each entry as what it is."""
+    page = steps()
+    names, similar = page["names"], page["s"]
+    size, left, top, rows = 76, 44, 40, len(names)
+    parts = []
+    for i, name in enumerate(names):
+        middle = (i + 0.5) * size
+        parts.append(text(left + middle, top - 18, name, font_weight="bold"))
+        parts.append(text(left - 22, top + middle, name, font_weight="bold"))
+        for k in range(rows):
+            x, y = left + k * size, top + i * size
+            fill = ORANGE if k == i else GREEN if k == (i + rows // 2) % rows else FAINT
+            parts.append(rectangle(x + 2, y + 2, size - 4, size - 4, fill, rx=6))
+            if k == i:  # crossed out
+                corners = [(x + 10, y + size - 10), (x + size - 10, y + 10)]
+                parts.append(line(corners, DARK, stroke_width=1.5, opacity=0.55))
+            value = f"{similar[i, k]:.3f}".replace("-", "−")
+            weight = "bold" if fill == GREEN else "normal"
+            parts.append(text(x + size / 2, y + size / 2, value, DARK, font_weight=weight))
+    outline = {"stroke": BLUE, "stroke_width": 4, "rx": 9}
+    parts.append(rectangle(left - 2, top - 2, rows * size + 4, size + 4, "none", **outline))
+    return svg(660, top + rows * size + 8, parts + legend(left + rows * size + 34, top, size))
+
+
+def legend(x: float, y: float, step: float) -> list[str]:
+    """What the colors of the matrix mean, a line of it for every row."""
+    lines = [
+        (None, "the row being read", "A1 asks: which one is my partner?"),
+        (GREEN, "positive pair", "the right answer, the label"),
+        (FAINT, "negative", "the wrong answers"),
+        (ORANGE, "self pair", "set to −∞: takes no part"),
+    ]
+    parts = []
+    for number, (fill, name, meaning) in enumerate(lines):
+        middle = y + (number + 0.5) * step
+        outline = {} if fill else {"stroke": BLUE, "stroke_width": 3}
+        parts.append(rectangle(x, middle - 11, 22, 22, fill or "none", rx=4, **outline))
+        if fill == ORANGE:
+            parts.append(line([(x + 4, middle + 7), (x + 18, middle - 7)], DARK, opacity=0.55))
+        parts.append(text(x + 34, middle - 9, name, text_anchor="start", font_weight="bold"))
+        parts.append(text(x + 34, middle + 11, meaning, text_anchor="start", font_size=14))
+    return parts
+
+
+def tiles() -> str:
+    """The upper triangle of tiles, and where the sums of one of them go."""
+    size, left, top, count = 56, 70, 40, 6
+    row, column = 1, 4  # the tile that is looked at
+    end = left + count * size
+
+    def at(number: float) -> float:
+        return number * size
+
+    parts = []
+    for i in range(count):
+        for k in range(count):
+            place = (left + at(k) + 2, top + at(i) + 2, size - 4, size - 4)
+            if (i, k) == (row, column):
+                parts.append(rectangle(*place, BLUE, rx=5))
+            elif k >= i:
+                parts.append(rectangle(*place, FAINT, rx=5))
+            else:
+                mirror = (i, k) == (column, row)
+                style = {"stroke": BLUE if mirror else INK, "stroke_width": 2 if mirror else 1}
+                parts.append(rectangle(*place, "none", rx=5, stroke_dasharray="4 4", **style))
+    ends = {"stroke_width": 5, "stroke_linecap": "round"}
+    parts.append(line([(left + 6, top + 6), (end - 6, top + at(count) - 6)], ORANGE, **ends))
+    half = [(left + at(3) + 6, top + 6), (end - 6, top + at(3) - 6)]
+    parts.append(line(half, GREEN, **ends, stroke_dasharray="14 8"))
+    parts.append(text(left + at(row + 0.5), top + at(column + 0.5), "mirror", font_size=13))
+    sums = end + 56
+    for number in range(count):
+        taken = number in (row, column)
+        place = (sums, top + at(number) + 2, 30, size - 4)
+        parts.append(rectangle(*place, BLUE if taken else FAINT, rx=5))
+    middle = (left + at(column + 0.5), top + at(row + 0.5))
+    parts.append(arrow([(end - size - 2, middle[1]), (sums - 3, middle[1])], BLUE))
+    below = top + at(column + 0.5)
+    parts.append(
+        arrow([(middle[0], top + at(row + 1)), (middle[0], below), (sums - 3, below)], BLUE)
+    )
+    parts += [
+        text(left - 34, middle[1], "rows I", font_size=14),
+        text(left - 34, below, "rows K", font_size=14),
+        text(middle[0], top - 18, "columns K", font_size=14),
+        text(sums + 15, top - 18, "sums", font_size=14),
+        text(sums + 42, middle[1], "+ its row sums", text_anchor="start", font_size=14),
+        text(sums + 42, below, "+ its column sums", text_anchor="start", font_size=14),
+    ]
+    return svg(680, top + count * size + 52, parts + tiles_legend(left, top + count * size + 28))
+
+
+def tiles_legend(x: float, y: float) -> list[str]:
+    """One line below the tiles."""
+    keys = [(ORANGE, "none", "self pairs"), (GREEN, "11 6", "positive pairs")]
+    parts = []
+    for color, dashes, name in keys:
+        style = {"stroke_width": 5, "stroke_linecap": "round", "stroke_dasharray": dashes}
+        parts.append(line([(x + 3, y), (x + 30, y)], color, **style))
+        parts.append(text(x + 42, y, name, text_anchor="start", font_size=14))
+        x += 150
+    parts.append(rectangle(x, y - 10, 20, 20, "none", rx=4, stroke=INK, stroke_dasharray="4 4"))
+    parts.append(text(x + 32, y, "never computed", text_anchor="start", font_size=14))
+    return parts
+
+
+def errors(temperature: float) -> dict[str, tuple[float, float]]:
+    """Relative errors in float32 of loss and gradient, by form; views 3 % apart.
+
+    The truth is step 4 in float64, whose own error is smaller by nine digits. Its float32 needs the
+    room that rows of unit length leave it; past that the library's running maximum goes on.
+    """
+    from ntxent.numpy import nt_xent, value_and_grad
+
+    page = steps()
+    rng = np.random.default_rng(0)
+    view, noise = rng.standard_normal((2, 256, 128))
+    views = np.stack([view, view + 0.03 * noise]).astype(np.float32)
+    tau = float(np.float32(temperature))
+    truth, slopes = page["tiled"](*views.astype(np.float64), tau)
+    found = {
+        "logsumexp − positive (step 3)": page["matrix_and_gradient"](*views, tau),
+        "softplus (ntxent.numpy)": value_and_grad(nt_xent)(*views, temperature=tau),
+    }
+    if 1 / tau + np.log(512) <= 46:
+        found["softplus (step 4)"] = page["tiled"](*views, tau)
+    return {
+        name: (
+            abs(loss / truth - 1),
+            np.abs(np.stack(gradients) - slopes).max() / np.abs(slopes).max(),
+        )
+        for name, (loss, gradients) in found.items()
+    }
+
+
+def plot_errors(path: Path) -> None:
+    """Both errors against the temperature."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.hashsalt": "ntxent", "svg.fonttype": "none", "font.family": "sans-serif"}
+    mpl.rcParams |= dict.fromkeys(
+        ["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK
+    )
+    mpl.rcParams |= {"font.size": 12, "legend.frameon": False}
+    styles = {
+        "logsumexp − positive (step 3)": {"color": ORANGE, "marker": "o", "linestyle": "-"},
+        "softplus (step 4)": {"color": BLUE, "marker": "s", "linestyle": "-"},
+        "softplus (ntxent.numpy)": {"color": GREEN, "marker": "^", "linestyle": "--"},
+    }
+    taus = np.geomspace(1, 0.01, 21)
+    found = [errors(tau) for tau in taus]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", sharey=True)
+    for number, (axis, title) in enumerate(zip(axes, ("loss", "gradient"), strict=True)):
+        for name, style in styles.items():
+            points = [
+                (tau, max(error[name][number], 1e-9))
+                for tau, error in zip(taus, found, strict=True)
+                if name in error
+            ]
+            axis.plot(*zip(*points, strict=True), **style, label=name, markersize=5)
+        axis.set(xscale="log", yscale="log", xlabel="temperature τ", title=f"error of the {title}")
+        axis.set_xticks(TICKS, [f"{tau:g}" for tau in TICKS])
+        axis.minorticks_off()
+        axis.invert_xaxis()
+        axis.grid(color=INK, alpha=0.25, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("relative, in float32")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """All three."""
+    FIGURES.mkdir(exist_ok=True)
+    (FIGURES / "similarities.svg").write_text(similarities())
+    (FIGURES / "tiles.svg").write_text(tiles())
+    plot_errors(FIGURES / "errors.svg")
+
+
+if __name__ == "__main__":
+    main()
