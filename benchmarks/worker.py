@@ -46,7 +46,7 @@ class Worker:
     """One form on one setting."""
 
     def __init__(self, key: str, setting: Setting) -> None:
-        self.form, self.setting = peers.FORMS[key], setting
+        self.form, self.setting = peers.form(key), setting
         self.make = runs.RUNS[self.form.library]
         self.run: Any = None
 

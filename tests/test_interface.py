@@ -135,14 +135,3 @@ def test_the_code_in_the_pages_runs(backend: Any, page: Path) -> None:
             exec(block, namespace)  # noqa: S102 the pages are ours
             run += 1
     assert run >= (2 if page.name == "README.md" else 0)
-
-
-@pytest.mark.only("torch")
-def test_the_table_of_the_readme_is_the_one_of_the_results() -> None:
-    """Made by a script, never by hand."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "benchmarks", "--check-readme"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr

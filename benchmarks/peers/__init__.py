@@ -6,12 +6,14 @@ which has no autograd, -> (loss, gradients).
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 
 from benchmarks.peers import _jax, _numpy, _tensorflow, _torch
-from benchmarks.peers._form import CLASSES, DISTINCT, Form, labels_of
+from benchmarks.peers._form import CLASSES, DISTINCT, Form, Loss, labels_of
 
-__all__ = ["CLASSES", "DISTINCT", "FORMS", "Form", "installed", "labels_of", "of"]
+__all__ = ["CLASSES", "DISTINCT", "FORMS", "Form", "form", "installed", "labels_of", "of"]
 
 ALL = (*_torch.FORMS, *_numpy.FORMS, *_jax.FORMS, *_tensorflow.FORMS)
 FORMS = {form.key: form for form in ALL}
@@ -26,3 +28,23 @@ def of(library: str, loss: str) -> tuple[str, ...]:
 def installed(package: str) -> bool:
     """Whether a package can be imported."""
     return find_spec(package) is not None
+
+
+def form(key: str) -> Form:
+    """A form by its key; of ours also with constants: "torch.ntxent@TILE=256,KEEP_BYTES=0"."""
+    base, _, constants = key.partition("@")
+    found = FORMS[base]
+    if not constants:
+        return found
+
+    def make() -> Loss:
+        tiled = import_module(f"ntxent.{found.library}._tiled")
+        for constant in constants.split(","):
+            name, value = constant.split("=")
+            if not hasattr(tiled, name):
+                msg = f"{tiled.__name__} has no {name}"
+                raise ValueError(msg)
+            setattr(tiled, name, int(value))
+        return found.make()
+
+    return replace(found, name=f"{found.name}@{constants}", label=constants, make=make)

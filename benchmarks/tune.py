@@ -1,0 +1,99 @@
+"""Which tile, and how much to keep: time and peak of every choice, backend by backend.
+
+python -m benchmarks.tune [--backend jax] [--write]
+
+The choices take turns in one run as forms do; `--write` puts the table into docs/performance.md.
+The constants that ship stand in `src/ntxent/<backend>/_tiled.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from itertools import product
+
+from benchmarks import measure, pages, peers, report
+from benchmarks.cases import Case, Setting
+from benchmarks.units import duration, size
+
+MIB = 2**20
+SIZES = (512, 1024, 4096, 16384)
+# The form, and the values of each constant; with the first tile every budget, and so on.
+CHOICES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+    "torch": (
+        "ntxent",
+        {"TILE": (256, 512, 1024), "KEEP_BYTES": (0, 48 * MIB, 128 * MIB, 256 * MIB)},
+    ),
+    "jax": (
+        "ntxent",
+        {"TILE": (512, 1024, 2048), "KEEP_BYTES": (0, 48 * MIB, 128 * MIB, 256 * MIB)},
+    ),
+    "tensorflow": (
+        "ntxent_xla",
+        {"TILE": (256, 512, 1024), "KEEP_BYTES": (0, 48 * MIB, 128 * MIB, 256 * MIB)},
+    ),
+    "numpy": ("ntxent", {"TILE": (256, 512, 1024)}),
+}
+PART = "tune"
+
+
+def main() -> int:
+    """Measure and print; write if asked."""
+    parser = argparse.ArgumentParser("python -m benchmarks.tune", description=__doc__)
+    parser.add_argument("--backend", choices=CHOICES, action="append")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
+    options = parser.parse_args()
+    tables = [table(library, options.sizes) for library in options.backend or CHOICES]
+    text = "\n\n".join(tables)
+    print(text)
+    if options.write:
+        name = "docs/performance.md"
+        path = measure.ROOT / name
+        path.write_text(pages.put(path.read_text(), PART, text, name))
+    return 0
+
+
+def table(library: str, sizes: Sequence[int]) -> str:
+    """A line for each choice, a column for each batch; the one that ships is bold."""
+    form, values = CHOICES[library]
+    tiled = import_module(f"ntxent.{library}._tiled")
+    shipped = {name: getattr(tiled, name) for name in values}
+    choices = [dict(zip(values, choice, strict=True)) for choice in product(*values.values())]
+    # one constant at a time away from what ships
+    near = [c for c in choices if sum(c[name] != shipped[name] for name in values) <= 1]
+    keys = [f"{library}.{form}@" + ",".join(f"{k}={v}" for k, v in c.items()) for c in near]
+    peers.FORMS.update({key: peers.form(key) for key in keys})
+    columns = [column(Setting(library, "nt_xent", images), keys) for images in sizes]
+    lines = []
+    for choice, key in zip(near, keys, strict=True):
+        name = ", ".join(words(*item) for item in choice.items())
+        lines.append(
+            [f"**{name}**" if choice == shipped else name, *(cells[key] for cells in columns)]
+        )
+    head = [peers.FORMS[f"{library}.{form}"].label, *(f"N = {images}" for images in sizes)]
+    return report.markdown(head, lines)
+
+
+def column(setting: Setting, keys: Sequence[str]) -> dict[str, str]:
+    """Time and peak of each choice on one batch."""
+    case = Case(setting, tuple(keys), budget_s=10, memory=setting.images >= 1024)
+    cells = {}
+    for key, answer in measure.measured(case).items():
+        times = sorted(answer.get("times_ms", []))
+        found = [duration(times[len(times) // 2])] if times else [answer["failed"]]
+        if answer.get("peak_mib"):
+            found.append(size(answer["peak_mib"]))
+        cells[key] = ", ".join(found)
+    return cells
+
+
+def words(name: str, value: int) -> str:
+    """A constant for reading."""
+    return f"keep {value // MIB} MiB" if name == "KEEP_BYTES" else f"tile {value}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What the benchmark says of a form is so: oracle, checks, turns, fits, tables."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from _tolerances import assert_within, relative_error
+from ntxent import reference
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # the benchmarks are a package of the repository, not of the wheel
+
+from benchmarks import cases, claims, growth, measure, oracle, pages, peers, results  # noqa: E402
+from benchmarks.cases import Case, Setting  # noqa: E402
+from benchmarks.peers import Form  # noqa: E402
+
+pytestmark = pytest.mark.only("torch")
+
+
+def loops(loss: str, z1: np.ndarray, z2: np.ndarray, tau: float) -> float:
+    """The reference's value of one of the benchmark's losses."""
+    if loss == "sup_con":
+        labels = np.tile(peers.labels_of(len(z1)), 2)
+        return reference.sup_con(np.concatenate([z1, z2]), labels, temperature=tau)
+    if loss == "nt_xent":
+        return reference.nt_xent(z1, z2, temperature=tau)
+    return reference.info_nce(z1, z2, temperature=tau, symmetric=loss == "clip")
+
+
+@pytest.mark.parametrize("loss", ["nt_xent", "sup_con", "clip", "info_nce"])
+def test_the_oracle_is_the_formula(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and gradient, of copies too: 8 distinct images, and each of them twice."""
+    monkeypatch.setattr(peers, "DISTINCT", 8)
+    monkeypatch.setattr(peers, "labels_of", lambda images: np.arange(images) % 8 % 3)
+    for images in (8, 16):
+        setting = Setting("torch", loss, images, columns=4, dtype="float64", temperature=0.3)
+        z1, z2 = oracle.views(setting)
+        value, gradient = oracle.reference(setting)
+        assert_within(relative_error(value, loops(loss, z1, z2, 0.3)), 1e-12, loss)
+        step = np.zeros_like(z1)
+        step[1, 2] = 1e-6
+        ahead, behind = (loops(loss, z1 + sign * step, z2, 0.3) for sign in (1, -1))
+        slope = (ahead - behind) / 2e-6
+        assert_within(abs(slope - gradient[1, 2]) / np.abs(gradient).max(), 1e-7, loss)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_inputs_are_what_the_dtype_holds(dtype: str) -> None:
+    import torch
+
+    for view in oracle.views(Setting("torch", "nt_xent", 4, dtype=dtype)):
+        exact = torch.from_numpy(view).to(getattr(torch, dtype)).double().numpy()
+        assert np.array_equal(exact, view)
+
+
+def test_forms_take_turns_and_are_right() -> None:
+    """Whole, in processes of their own: ours, a pasted form, the machine's floor."""
+    case = cases.case("torch", "nt_xent", 16, "eager", "ntxent", budget_s=0.1)
+    answers = measure.measured(case)
+    for key, answer in answers.items():
+        row = results.make_row(key, case.setting, answer, None)
+        assert not row.failed
+        assert row.runtime_ms > 0
+        assert row.floor_ms > 0
+        assert row.gradient_error_ratio < 1e-5
+
+
+def test_a_wrong_form_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the loss; and a NaN."""
+    from benchmarks import worker
+
+    def twice() -> Any:
+        from ntxent.torch import nt_xent
+
+        return lambda z1, z2, temperature: 2 * nt_xent(z1, z2, temperature=temperature)
+
+    def nothing() -> Any:
+        return lambda z1, z2, _: (z1 + z2).sum() * float("nan")
+
+    for make in (twice, nothing):
+        monkeypatch.setitem(peers.FORMS, "torch.planted", Form("torch", "planted", "", make, 0, 0))
+        setting = Setting("torch", "nt_xent", 16)
+        answer = worker.Worker("torch.planted", setting).checked(False)
+        assert answer["failed"].startswith("wrong")
+        assert results.make_row("torch.planted", setting, answer, None).runtime_ms is None
+
+
+def test_a_form_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "available_bytes", lambda: 2.0**30)
+    case = Case(Setting("torch", "nt_xent", 16384), ("torch.eager",))
+    assert measure.measured(case)["torch.eager"]["failed"].startswith("needs 13 GiB")
+    monkeypatch.setattr(peers, "installed", lambda package: False)
+    assert cases.missing(case, "torch.eager") == "torch is not installed"
+
+
+def test_a_process_that_ends_is_a_row_that_failed() -> None:
+    with measure.process("torch.no_such_form", Setting("torch", "nt_xent", 16)) as worker:
+        assert "KeyError" in worker.first["failed"]
+
+
+def made_up(key: str, images: int, runtime_ms: float, peak_mib: float) -> results.Row:
+    answer = {"times_ms": [runtime_ms], "peak_mib": peak_mib, "floor_ms": runtime_ms / 2}
+    library, _ = key.split(".")
+    return results.make_row(key, Setting(library, "nt_xent", images), answer, 0.0)
+
+
+def test_exponents_of_powers_are_found() -> None:
+    rows = [made_up("torch.eager", n, 1e-6 * n**2, 3.0 * n) for n in (512, 1024, 2048, 4096)]
+    rows[0] = replace(rows[0], runtime_ms=1e9)  # below the sizes that count
+    (found,) = growth.exponents(rows, Setting("torch", "nt_xent", 0))
+    assert found.time == pytest.approx(2)
+    assert found.memory == pytest.approx(1)
+
+
+def test_claims_are_held_against_the_rows() -> None:
+    rows = [made_up("torch.eager", 4096, 250, 100), made_up("torch.ntxent", 4096, 100, 10)]
+    faster = claims.Claim("torch.ntxent", 4096, "faster", 2.5)
+    assert faster.holds(faster.measured(rows))
+    assert not replace(faster, target=2.51).holds(faster.measured(rows))
+    floor = claims.Claim("torch.ntxent", 4096, "floor", 1.9)
+    assert not floor.holds(floor.measured(rows))
+    assert not faster.holds(None)
+
+
+def test_rows_survive_their_file(tmp_path: Path) -> None:
+    rows = [made_up("torch.eager", 64, 1.5, 2.5), made_up("torch.ntxent", 64, 1.25, 0.5)]
+    results.write(tmp_path / "rows.csv", rows)
+    assert results.read(tmp_path / "rows.csv") == rows
+    newer = replace(rows[0], runtime_ms=3.0)
+    assert results.merged(rows, [newer]) == [newer, rows[1]]
+
+
+def test_pages_are_those_of_the_results() -> None:
+    """README's table, and every table of docs/performance.md, made by a script, never by hand."""
+    stored = results.read(results.FOLDER / "full.csv")
+    for name, (before, after) in pages.written(stored).items():
+        assert before == after, f"{name}: python -m benchmarks --write"
+    changed = [replace(row, runtime_ms=(row.runtime_ms or 0) * 2) for row in stored]
+    for before, after in pages.written(changed).values():
+        assert before != after
