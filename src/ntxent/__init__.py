@@ -37,6 +37,11 @@ def available_backends() -> tuple[str, ...]:
     return tuple(name for name in _BACKENDS if find_spec(name) is not None)
 
 
+def __dir__() -> list[str]:
+    """With what `__getattr__` serves."""
+    return sorted({*globals(), *__all__, "plot"})
+
+
 def __getattr__(name: str) -> Any:
     """What needs NumPy, or matplotlib, is imported when it is first asked for."""
     if name in {"Diagnostics", "diagnostics"}:

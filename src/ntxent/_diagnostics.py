@@ -19,29 +19,41 @@ NONE = -800.0  # the log of no weight: its exp is 0 in every dtype, and so is th
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What `diagnostics` found; `vars()` makes a dictionary of it, for a logger."""
+    """What `diagnostics` found; `vars()` makes a dictionary of it, for a logger.
+
+    Attributes
+    ----------
+    loss : float
+        `nt_xent` of these views, with its defaults.
+    top1 : float
+        The share of positives more similar to their row than all of its negatives, 0 to 1.
+    top5 : float
+        The share of positives among the five most similar of itself and the negatives, 0 to 1.
+    alignment : float
+        The mean squared distance of positive pairs, 0 to 4 for rows of unit length.
+    uniformity : float
+        The logarithm of the mean of exp(-2 squared distance) of negatives, -8 to 0 for rows of unit
+        length: 0 if all are alike, about -4 if they are spread evenly over many dimensions.
+    effective_negatives : float
+        How many negatives share in the loss of a row: 1 if the hardest is alone, up to all of them.
+    positive_similarity, negative_similarity : float
+        The mean similarity of positive pairs, and of negatives.
+    rows : int
+        The number of rows, V N.
+    negatives : float
+        The number of negatives of a row; their mean where `ids` make it differ.
+    """
 
     loss: float
-    """`nt_xent` of these views, with its defaults."""
     top1: float
-    """The share of positives more similar to their row than all its negatives, 0 to 1."""
     top5: float
-    """The share of positives among the five most similar of themselves and the negatives."""
     alignment: float
-    """The mean squared distance of positive pairs; 0 to 4 for unit rows, small is good."""
     uniformity: float
-    """log of the mean of exp(-2 |z_i - z_k|^2) over negatives; -8 to 0 for unit rows, 0 is all in
-    one place."""
     effective_negatives: float
-    """How many negatives share a row's gradient: from 1, the hardest alone, to all of them."""
     positive_similarity: float
-    """The mean similarity of positive pairs."""
     negative_similarity: float
-    """The mean similarity of negatives."""
     rows: int
-    """The number of rows, V N."""
     negatives: float
-    """The number of negatives of a row, on average where `ids` are given."""
 
 
 def diagnostics(
@@ -101,7 +113,7 @@ def diagnostics(
       perplexity of the weights with which negatives push row i away.
 
     Time: two passes over half of the n^2 d products. Memory: O(n d) and a few tiles of at most
-    512 x 512. For one batch of a process: rows of other processes aren't seen.
+    512 x 512. A process sees its own rows alone.
 
     References
     ----------

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from ntxent._to_numpy import Array, Rows, checked_rows
 
@@ -175,7 +176,10 @@ def draw_squares(ax: Axes, where: Array, size: float, inset: float, **style: Any
     square = np.array([(low, low), (high, low), (high, high), (low, high)])
     corners = np.argwhere(where)[:, None, ::-1]  # x is the column
     width = min(3, 50 / len(where))
-    ax.add_collection(PolyCollection((corners + square) * size - 0.5, linewidth=width, **style))
+    halo = withStroke(linewidth=1.7 * width, foreground="white")  # for dark cells
+    found = PolyCollection((corners + square) * size - 0.5, linewidth=width, **style)
+    found.set_path_effects([halo] if style["facecolor"] == "none" else [])
+    ax.add_collection(found)
 
 
 def line(ax: Axes, cells: Cells, count: int) -> None:
