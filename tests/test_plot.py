@@ -204,6 +204,7 @@ def test_bad_data_is_an_empty_cell(images: int, normalize: bool) -> None:
     assert shown[0].all()
     assert shown[:, 0].all()
     assert not shown[1:, 1:].any()
+    assert np.isfinite(ax.images[0].get_clim()).all()
     ax.figure.draw_without_rendering()
 
 

@@ -36,8 +36,10 @@ class Diagnostics:
         length: 0 if all are alike, about -4 if they are spread evenly over many dimensions.
     effective_negatives : float
         How many negatives share in the loss of a row: 1 if the hardest is alone, up to all of them.
-    positive_similarity, negative_similarity : float
-        The mean similarity of positive pairs, and of negatives.
+    positive_similarity : float
+        The mean similarity of positive pairs.
+    negative_similarity : float
+        The mean similarity of negatives.
     rows : int
         The number of rows, V N.
     negatives : float
