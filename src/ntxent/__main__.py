@@ -53,7 +53,7 @@ def table(entries: list[dict[str, Any]]) -> str:
     lines = [COLUMNS]
     for entry in entries:
         if entry["version"] is None:
-            lines.append((entry["backend"], "–", "not installed", "–", entry["install"]))
+            lines.append((entry["backend"], "-", "not installed", "-", entry["install"]))
         else:
             *cells, implementations = entry.values()
             lines.append((*cells, ", ".join(implementations)))

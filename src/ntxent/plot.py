@@ -27,9 +27,9 @@ __all__ = ["similarity"]
 EXACT = 512  # rows up to which each has a cell of its own
 BINNED = 128  # cells along a side of larger batches, where a cell is a mean
 OUTLINED = 64  # cells along a side up to which each mark is a square of its own
-VEIL = 0.35  # the opacity of a mark that is none
+VEIL = 0.35  # the opacity over a cell whose pairs all have equal ids
 COLORS = "RdBu_r"
-# Told apart from it and from each other with any color vision: the first two are Okabe and Ito's.
+# Of different lightness, too, for every kind of color vision; the first two are Okabe and Ito's.
 POSITIVE, SELF, SAME_ID = "#009e73", "#e69f00", "#542788"
 
 
