@@ -79,7 +79,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package, checked against the frameworks' own."""
-    install(session, "-e.[torch,jax]", group="types")  # TensorFlow publishes no types
+    install(session, "-e.[torch,jax,plot]", group="types")  # TensorFlow publishes no types
     session.run("mypy", *session.posargs)
 
 

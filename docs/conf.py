@@ -14,7 +14,14 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 # A bare machine builds these pages: the signatures are there, the framework need not be.
-autodoc_mock_imports = ["torch", "jax", "tensorflow", "keras", "ntxent.torch._operators"]
+autodoc_mock_imports = [
+    "torch",
+    "jax",
+    "tensorflow",
+    "keras",
+    "matplotlib",
+    "ntxent.torch._operators",
+]
 autodoc_typehints = "none"  # the numpydoc sections say more
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True

@@ -59,6 +59,17 @@ def test_moco_learns_from_its_queue() -> None:
     assert math.log(128) < loss < 5.6
 
 
+def test_what_is_watched_betters(tmp_path: Path) -> None:
+    figure = tmp_path / "figure.png"
+    found = run("examples/watch_digits.py", "--quick", "--figure", str(figure))
+    assert found.returncode == 0, found.stderr
+    header, *lines = (line.split() for line in found.stdout.splitlines()[:-1])
+    first, last = (dict(zip(header, map(float, line), strict=True)) for line in lines)
+    assert (first["steps"], last["steps"]) == (0, 10)
+    assert last["uniformity"] < first["uniformity"] - 0.5
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
 def test_sup_con_learns_from_labels() -> None:
     """Without them a row has one positive, which is found for less than 3.85."""
     text = output("sup_con_digits")

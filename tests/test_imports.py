@@ -16,7 +16,7 @@ SOURCE = Path(ntxent.__file__).parent
 FRAMEWORKS = {"numpy", "torch", "jax", "tensorflow"}
 # What each module of the root may import of the package; the rest of the root only from the stdlib.
 ROOT = {
-    "__init__": set(),
+    "__init__": {"ntxent._diagnostics"},  # for types, and where it is asked for
     "__main__": {"ntxent"},
     "_checks": set(),
     "_spec": {"ntxent._checks"},
@@ -31,8 +31,19 @@ ROOT = {
     "_protocol": {"ntxent", "ntxent._checks", "ntxent._classes"},
     "_formula": {"ntxent", "ntxent._spec", "ntxent._protocol"},
     "reference": {"ntxent._loops"},
+    "_to_numpy": {"ntxent", "ntxent._spec", "ntxent.numpy._ops"},
+    "_diagnostics": {
+        "ntxent",
+        "ntxent._formula",
+        "ntxent._spec",
+        "ntxent._to_numpy",
+        "ntxent.numpy._ops",
+        "ntxent.numpy._tiled",
+    },
+    "plot": {"ntxent._checks", "ntxent._to_numpy"},
 }
-OUTSIDE = {"reference": {"numpy"}, "_loops": {"numpy"}}
+OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics")}
+OUTSIDE["plot"] = {"numpy", "matplotlib"}
 # What comes with a framework, or, Triton, is imported where it is asked for.
 BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}, "torch": {"triton"}}
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
@@ -102,6 +113,7 @@ def test_importing_torch_losses_loads_no_compiler() -> None:
 
 def test_importing_the_package_loads_no_framework() -> None:
     assert loaded("import ntxent; ntxent.available_backends()") == set()
+    assert loaded("import ntxent; ntxent.diagnostics, ntxent.plot") == {"numpy"}
 
 
 def test_importing_a_backend_loads_no_other_framework(backend: Any) -> None:
@@ -112,23 +124,15 @@ def test_importing_a_backend_loads_no_other_framework(backend: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "framework"), [("torch", "PyTorch"), ("jax", "JAX"), ("tensorflow", "TensorFlow")]
+    ("name", "framework"),
+    [("torch", "PyTorch"), ("jax", "JAX"), ("tensorflow", "TensorFlow"), ("plot", "matplotlib")],
 )
 def test_a_missing_framework_says_what_to_install(name: str, framework: str) -> None:
-    code = f"import sys\nsys.modules['{name}'] = None\nimport ntxent.{name}"
+    module = "matplotlib" if name == "plot" else name
+    code = f"import sys\nsys.modules['{module}'] = None\nimport ntxent.{name}"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     words = f'ntxent.{name} needs {framework}; install it with: pip install "ntxent[{name}]"'
     assert found.returncode != 0
     assert f"ImportError: {words}" in found.stderr
-
-
-def test_the_command_tells_what_is_installed() -> None:
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "ntxent"], capture_output=True, text=True, check=True
-    )
-    assert ntxent.__version__ in found.stdout
-    for name in ntxent.available_backends():
-        assert f"ntxent.{name}" in found.stdout
-    assert "implementation" in found.stdout

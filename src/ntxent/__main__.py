@@ -1,24 +1,65 @@
-"""`python -m ntxent`: which backends are installed, their devices, and what they would choose."""
+"""What `ntxent` finds on this machine: backends, versions, devices, and what it would choose.
+
+`chosen` is what `implementation=None` means for a batch on that device.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
+from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import version
+from typing import Any
 
 import ntxent
 
+COLUMNS = ("backend", "version", "device", "chosen", "implementations")
+
 
 def main() -> None:
-    """Print one line for the machine and one for each backend."""
-    print(f"ntxent {ntxent.__version__}, Python {platform.python_version()}, {platform.system()}")
-    for name in ntxent.available_backends():
+    """Print the machine, then a line for each backend's devices; or all of it as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m ntxent", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    as_json = parser.parse_args().json
+    machine = {
+        "ntxent": ntxent.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+    entries = list(found())
+    if as_json:
+        print(json.dumps({**machine, "backends": entries}, indent=2))
+    else:
+        print("ntxent {ntxent}, Python {python}, {system}\n".format(**machine))
+        print(table(entries))
+
+
+def found() -> Iterator[dict[str, Any]]:
+    """An entry for each device of each backend, or one that tells how to install the backend."""
+    for name in ntxent._BACKENDS:
+        if name not in ntxent.available_backends():
+            yield {"backend": name, "version": None, "install": f'pip install "ntxent[{name}]"'}
+            continue
         ops = import_module(f"ntxent.{name}._ops").OPS
+        version = import_module(name).__version__
         for device in ops.devices():
-            print(
-                f"  ntxent.{name} ({name} {version(name)}) on {device}: implementation=None means "
-                f'"{ops.choose(device)}" of {", ".join(ops.IMPLEMENTATIONS)}'
-            )
+            values = (name, version, device, ops.choose(device), list(ops.IMPLEMENTATIONS))
+            yield dict(zip(COLUMNS, values, strict=True))
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """The entries below their columns' names."""
+    lines = [COLUMNS]
+    for entry in entries:
+        if entry["version"] is None:
+            lines.append((entry["backend"], "-", "not installed", "-", entry["install"]))
+        else:
+            *cells, implementations = entry.values()
+            lines.append((*cells, ", ".join(implementations)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ["  ".join(map(str.ljust, line, widths)) for line in lines]
+    return "\n".join(line.rstrip() for line in padded)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""`python -m ntxent` and what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import ntxent
+
+EVERYWHERE = ("numpy", "torch", "jax", "tensorflow")
+
+
+@cache
+def printed(*options: str, without: str | None = None) -> str:
+    """By the command, in an interpreter of its own that may find a framework missing."""
+    code = f"import runpy, sys; sys.modules[{without!r}] = None; sys.argv = {['', *options]}"
+    code += "; runpy.run_module('ntxent', run_name='__main__')"
+    program = ["-m", "ntxent", *options] if without is None else ["-c", code]
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", *program], capture_output=True, text=True, check=True
+    )
+    return found.stdout
+
+
+def entries(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [entry for entry in found["backends"] if entry["backend"] == name]
+
+
+def test_json_and_the_table_tell_the_same() -> None:
+    found = json.loads(printed("--json"))
+    first, empty, header, *lines = printed().splitlines()
+    assert first == f"ntxent {ntxent.__version__}, Python {found['python']}, {found['system']}"
+    assert not empty
+    assert header.split() == ["backend", "version", "device", "chosen", "implementations"]
+    assert len(lines) == len(found["backends"])
+    for line, entry in zip(lines, found["backends"], strict=True):
+        shown = ("backend", "version", "device", "chosen") if entry["version"] else ("backend",)
+        for key in shown:
+            column = header.index(key)
+            assert line[column:].startswith(entry[key])
+    installed = {entry["backend"] for entry in found["backends"] if entry["version"]}
+    assert installed == set(ntxent.available_backends())
+    assert {entry["backend"] for entry in found["backends"]} == set(EVERYWHERE)
+
+
+def test_it_tells_what_the_backend_would_choose(backend: Any) -> None:
+    found = entries(json.loads(printed("--json")), backend.name)
+    assert [entry["device"] for entry in found]
+    for entry in found:
+        assert entry["chosen"] in entry["implementations"] == list(backend.ops.IMPLEMENTATIONS)
+
+
+def test_a_missing_framework_is_listed_with_its_remedy() -> None:
+    (entry,) = entries(json.loads(printed("--json", without="jax")), "jax")
+    assert entry == {"backend": "jax", "version": None, "install": 'pip install "ntxent[jax]"'}
+    (line,) = (line for line in printed(without="jax").splitlines() if line.startswith("jax"))
+    assert "not installed" in line
+    assert line.endswith('pip install "ntxent[jax]"')
