@@ -266,6 +266,79 @@ def test_lightly() -> None:
     assert_same(ours, F.cross_entropy(logits, target), [z1, z2])
 
 
+def test_those_that_have_the_same_number() -> None:
+    """A wrapper of pytorch-metric-learning, and the formulas of the others the page names there."""
+    import torch
+    import torch.nn.functional as F
+    from pytorch_metric_learning import losses
+
+    from ntxent.torch import nt_xent
+
+    z1, z2 = views()
+    ours = nt_xent(z1, z2, temperature=tau)
+    theirs = losses.SelfSupervisedLoss(losses.NTXentLoss(tau))(z1, z2)
+    assert_same(ours, theirs, [z1, z2])
+    z, numbers = unit(torch.cat([z1, z2])), torch.arange(8).repeat(2)
+    same = numbers[:, None] == numbers
+    positive = same & ~torch.eye(16, dtype=torch.bool)
+    similar = z @ z.T / tau  # the positive first, then the negatives: Spijkervet's and sthalles'
+    logits = torch.cat([similar[positive][:, None], similar[~same].reshape(16, 14)], 1)
+    assert_same(ours, F.cross_entropy(logits, torch.zeros(16).long()), [z1, z2])
+    near, far = ((similar.exp() * mask).sum(1) for mask in (positive, ~same))  # solo-learn's
+    assert_same(ours, -(near / (near + far)).log().mean(), [z1, z2])
+
+
+def test_decoupled() -> None:
+    """Its formula: minus the positive, plus the logarithm of all negatives; both views' means."""
+    import torch
+
+    from ntxent.torch import nt_xent
+
+    z1, z2 = views()
+    own = torch.eye(8, dtype=torch.bool)
+    terms, lightly = [], []
+    for a, b in ((unit(z1), unit(z2)), (unit(z2), unit(z1))):
+        within, across = ((x / tau).masked_fill(own, -torch.inf) for x in (a @ a.T, a @ b.T))
+        positive = (a * b).sum(1) / tau
+        terms.append((torch.cat([within, across], 1).logsumexp(1) - positive).mean())
+        lightly.append((within.logsumexp(1) + across.logsumexp(1) - positive).mean())
+    rows1, rows2 = (unit(z) for z in (z1, z2))
+    ours = 2 * nt_xent(rows1, rows2, temperature=tau, denominator="negatives")
+    assert_same(ours, terms[0] + terms[1], [z1, z2])
+    assert relative_error(sum(lightly).item(), ours.item()) > 0.1  # another loss, as the page says
+
+
+@pytest.mark.parametrize("mode", ["all", "one_positive", "negatives"])
+def test_google_research_sup_con(mode: str) -> None:
+    """Its formula in each denominator, the mean of a value an image, times the temperature."""
+    import torch
+
+    from ntxent.torch import nt_xent, sup_con
+
+    z = views(2 if mode == "all" else 3)
+    count = len(z)
+    kinds = four_labels()[:8] if mode == "all" else torch.arange(8)
+    labels = kinds.repeat(count)
+    same = labels[:, None] == labels
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
+    rows = torch.cat([unit(view) for view in z])
+    logits = rows @ rows.T / tau
+    negatives = (logits.exp() * ~same).sum(1, keepdim=True)
+    below = {
+        "all": negatives + (logits.exp() * positive).sum(1, keepdim=True),
+        "one_positive": negatives + logits.exp(),
+        "negatives": negatives,
+    }[mode]
+    log_share = ((logits - below.log()) * positive).sum(1) / positive.sum(1)
+    theirs = (-tau * log_share).reshape(count, 8).mean(0).mean()
+    if mode == "all":
+        z1, z2 = z
+        ours = tau * sup_con(torch.cat([z1, z2]), labels, temperature=tau)
+        assert_same(ours, theirs, z)
+    else:
+        assert_same(tau * nt_xent(*z, temperature=tau, denominator=mode), theirs, z)
+
+
 def test_info_nce_pytorch() -> None:
     import info_nce as package
     import torch
@@ -372,13 +445,15 @@ def test_three_views_tell_the_denominators_apart() -> None:
 
 TESTED = [  # the sections of the page, in its order, and their tests
     ("SupContrast", [test_supcontrast, test_supcontrast_counts_rows_without_a_positive]),
+    ("SupCon", [test_google_research_sup_con]),
     ("SimCLR", [test_the_authors_simclr]),
     (
         "pytorch-metric-learning",
         [test_pair_means_of_views, test_pair_means_of_classes_of_different_sizes],
     ),
     ("pytorch-metric-learning", [test_pytorch_metric_learning_sup_con]),
-    ("lightly", [test_lightly]),
+    ("lightly", [test_lightly, test_those_that_have_the_same_number]),
+    ("Decoupled contrastive learning", [test_decoupled]),
     ("info-nce-pytorch", [test_info_nce_pytorch]),
     ("MoCo", [test_moco]),
     ("CLIP", [test_clip]),
