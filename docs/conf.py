@@ -21,12 +21,11 @@ extensions = [
     "mathml",
 ]
 autodoc_typehints = "none"  # the numpydoc sections say more
-autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True
+napoleon_use_rtype = False
 default_role = "py:obj"  # `nt_xent` in a docstring is a link, where there is such a name
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"ntxent {version}"
@@ -34,6 +33,7 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
 nitpick_ignore_regex = [
     # numpydoc's informal types ("float or 0-d Tensor", "shape (N, d)") are words, not references,
     ("py:class", r".*"),
@@ -41,14 +41,22 @@ nitpick_ignore_regex = [
 ]
 
 
-def link_pages(
-    app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
-) -> None:
+def link_pages(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Make links of the pages that docstrings name as files, `docs/numerics.md`."""
     del app, what, name, thing, options
     lines[:] = [re.sub(r"docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in lines]
 
 
+def skip_frameworks(
+    app: Any, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out what our classes have from those of a framework."""
+    del app, what, name, options
+    home = getattr(getattr(member, "fget", member), "__module__", None)
+    return skip or not str(home).startswith("ntxent") or None
+
+
 def setup(app: Any) -> None:
     """What Sphinx calls."""
     app.connect("autodoc-process-docstring", link_pages)
+    app.connect("autodoc-skip-member", skip_frameworks)

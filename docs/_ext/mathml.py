@@ -23,18 +23,29 @@ logger = getLogger(__name__)
 
 FONT = Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
 UPRIGHT = r'(?:<mi mathvariant="normal">\w</mi>)'
-SCRIPT = "MATHEMATICAL SCRIPT CAPITAL "
 OPENS = r'(?!<mo stretchy="false">&#x00028;)'
 REPAIRS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     # TeX's thin space between a function and an operand without brackets
     (rf"<mi>(exp|log)</mi>{OPENS}", lambda m: f'{m[0]}<mspace width="0.17em"/>'),
     # and none around a slash
     (r"<mo>&#x0002F;</mo>", lambda _: '<mo lspace="0" rspace="0">/</mo>'),
+    # bars as high as TeX's, whatever is between them
+    (r"<mo>&#x02016;</mo>", lambda _: '<mo stretchy="false" lspace="0" rspace="0">‖</mo>'),
+    # a sign, not a difference
+    (r"(<mo[^>]*>&#x000(?:28|3D);</mo>)<mo>", lambda m: f'{m[1]}<mo form="prefix">'),
     # one name, not letters beside each other
     (UPRIGHT + "{2,}", lambda m: f"<mi>{''.join(re.findall('>(.)<', m[0]))}</mi>"),
     # browsers know the letter, not the variant
-    (r'<mi mathvariant="script">(.)</mi>', lambda m: f"<mi>{unicodedata.lookup(SCRIPT + m[1])}</mi>"),
+    (
+        r'<mi mathvariant="script">(.)</mi>',
+        lambda m: f"<mi>{script(m[1])}</mi>",
+    ),
 ]
+
+
+def script(letter: str) -> str:
+    """The capital in script, as a character."""
+    return unicodedata.lookup(f"MATHEMATICAL SCRIPT CAPITAL {letter}")
 
 
 def mathml(latex: str, display: str) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-FENCE = re.compile(r"^(?P<margin> *)```(?P<language>.*)\n(?P<code>(?s:.*?))^(?P=margin)```$", re.M)
+FENCE = re.compile(r"(?m)^(?P<margin> *)```(?P<language>.*)\n(?P<code>(?s:.*?))^(?P=margin)```$")
 OTHER_PYTHON = ("py", "python3", "pycon", "ipython", "{code-block} python", "{code} python")
 
 
