@@ -36,10 +36,7 @@ REPAIRS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     # one name, not letters beside each other
     (UPRIGHT + "{2,}", lambda m: f"<mi>{''.join(re.findall('>(.)<', m[0]))}</mi>"),
     # browsers know the letter, not the variant
-    (
-        r'<mi mathvariant="script">(.)</mi>',
-        lambda m: f"<mi>{script(m[1])}</mi>",
-    ),
+    (r'<mi mathvariant="script">(.)</mi>', lambda m: f"<mi>{script(m[1])}</mi>"),
 ]
 
 
