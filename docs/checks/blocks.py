@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import sys
 import tempfile
@@ -110,5 +109,4 @@ def main(chosen: list[Path]) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.exit(min(main([Path(name).resolve() for name in sys.argv[1:]] or pages()), 1))

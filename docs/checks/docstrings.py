@@ -10,7 +10,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
-import os
 import re
 import sys
 import zlib
@@ -121,5 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.exit(min(main(), 1))
