@@ -27,6 +27,7 @@ default_role = "py:obj"  # `nt_xent` in a docstring is a link, where there is su
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+linkcheck_ignore = ["_images/"]  # a picture's link to itself, within the site
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = f"ntxent {version}"

@@ -106,6 +106,8 @@ def faults(browser: Browser, window: int) -> list[str]:
             found.append(f"asks for {url}")
         if event.get("method") == "Log.entryAdded" and asked["entry"]["level"] == "error":
             found.append(asked["entry"]["text"])
+        if event.get("method") == "Runtime.exceptionThrown":
+            found.append(asked["exceptionDetails"]["exception"]["description"])
     if (wide := browser.value("document.documentElement.scrollWidth")) > window:
         found.append(f"is {wide} pixels wide in a window of {window}")
     return found
