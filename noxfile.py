@@ -1,6 +1,6 @@
 """Every check and every job, each in an environment of its own.
 
-python3 noxfile.py                        lint, types and every CPU test
+python3 noxfile.py                        lint, types, every CPU test and the documentation
 python3 noxfile.py -s demo                the main job: train on real images with the loss
 python3 noxfile.py -s "demo(jax)"         the same with another backend
 python3 noxfile.py -l                     all the sessions
@@ -46,7 +46,7 @@ nox.options.reuse_venv = "yes"  # pip brings a kept environment up to date in se
 nox.options.sessions = ["lint", "types"] + [
     f"tests({backend}-{device})" for backend, device in COMBINATIONS if device == "cpu"
 ]
-nox.options.sessions += ["kernels(cpu)", "parity(cpu)", "extras(cpu)"]
+nox.options.sessions += ["kernels(cpu)", "parity(cpu)", "extras(cpu)", "docs"]
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -147,9 +147,36 @@ for name in DEVICES:  # named, not parametrized: `-s demo` shall be one demo, no
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation as HTML; an unresolved reference fails."""
-    install(session, "-e.", group="docs")
-    session.run("python", "-m", "sphinx", "-EnW", "-b", "html", "docs", "docs/_build/html")
+    """The site, with warnings as errors, and its checks; all code in it is run."""
+    install(session, "-e.[all]", group="docs")
+    session.env["TF_CPP_MIN_LOG_LEVEL"] = "2"  # TensorFlow tells its build at every start
+    pages(session, "html", "-W")
+    session.run("python", "docs/checks/offline.py")
+    session.run("python", "docs/checks/docstrings.py")
+    session.run("python", "docs/checks/commands.py")
+    session.run("python", "docs/checks/blocks.py")
+    session.run("codespell", "docs", "README.md", "CHANGELOG.md")
+
+
+def pages(session: nox.Session, builder: str, *options: str) -> None:
+    """What Sphinx makes of the documentation."""
+    made = f"docs/_build/{builder}"
+    session.run("python", "-m", "sphinx", "-Enq", *options, "-b", builder, "docs", made)
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """The links of the site to other places, which need a network."""
+    install(session, "-e.[all]", group="docs")
+    pages(session, "linkcheck")
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Every page in Chromium, a desktop's and a phone's width, light and dark, to look at."""
+    install(session, "-e.[all]", group="docs")
+    pages(session, "html", "-W")
+    session.run("python", "docs/checks/screenshots.py", *session.posargs)
 
 
 @nox.session

@@ -1,6 +1,13 @@
-"""Sphinx: MyST Markdown, furo, autodoc over the public modules."""
+"""Sphinx: MyST Markdown, furo, autodoc over the public modules, formulas as MathML."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
 
 import ntxent
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ntxent"
 author = "the ntxent developers"
@@ -10,27 +17,48 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
-]
-# A bare machine builds these pages: the signatures are there, the framework need not be.
-autodoc_mock_imports = [
-    "torch",
-    "jax",
-    "tensorflow",
-    "keras",
-    "matplotlib",
-    "ntxent.torch._operators",
+    "mathml",
 ]
 autodoc_typehints = "none"  # the numpydoc sections say more
-autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True
+napoleon_use_rtype = False
+default_role = "py:obj"  # `nt_xent` in a docstring is a link, where there is such a name
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+linkcheck_ignore = ["_images/"]  # a picture's link to itself, within the site
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"ntxent {version}"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
 nitpick_ignore_regex = [
-    # numpydoc's informal types ("float or 0-d Tensor", "shape (N, d)") are words, not references
+    # numpydoc's informal types ("float or 0-d Tensor", "shape (N, d)") are words, not references,
     ("py:class", r".*"),
+    ("py:obj", r".*"),  # and most code between backticks names no object of ours
 ]
+
+
+def link_pages(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Make links of the pages that docstrings name as files, `docs/numerics.md`."""
+    del app, what, name, thing, options
+    lines[:] = [re.sub(r"docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in lines]
+
+
+def skip_frameworks(
+    app: Any, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out what our classes have from those of a framework."""
+    del app, what, name, options
+    home = getattr(getattr(member, "fget", member), "__module__", None)
+    return skip or not str(home).startswith("ntxent") or None
+
+
+def setup(app: Any) -> None:
+    """What Sphinx calls."""
+    app.connect("autodoc-process-docstring", link_pages)
+    app.connect("autodoc-skip-member", skip_frameworks)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from _tolerances import assert_within, relative_error
+from blocks import blocks_of
 from ntxent import reference
 
 pytestmark = [pytest.mark.only("torch"), pytest.mark.extras]
@@ -22,7 +23,7 @@ PAGE = Path(__file__).parents[1] / "docs/which-loss.md"
 
 def blocks(text: str) -> list[str]:
     """The code of the page, or of a part of it."""
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block.code for block in blocks_of(text)]
 
 
 def losses_in(code: str) -> set[str]:

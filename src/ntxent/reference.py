@@ -1,11 +1,10 @@
-"""The formulas as plain loops in float64: the way a reader of the papers would first write them.
+"""The formulas as plain loops in float64: `from ntxent.reference import nt_xent`.
 
-    from ntxent.reference import nt_xent, sup_con, info_nce
-
-Nothing here is fast, and nothing is shared with the backends: it is the oracle that their tests are
-held to. Each loss is a dictionary from every row to its terms (`ntxent._loops.Term`): which row it
-must find, among which, and with what weight. Sizes, as in arXiv 2002.05709: N images, two (or V)
-augmented views of each, 2N (or VN) rows.
+This is the way a reader of the papers would first write them. Nothing here is fast, and nothing is
+shared with the backends: it is the oracle that their tests are held to. Each loss is a dictionary
+from every row to its terms (`ntxent._loops.Term`): which row it must find, among which, and with
+what weight. Sizes, as in arXiv 2002.05709: N images, two (or V) augmented views of each, 2N (or VN)
+rows.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from ntxent._loops import Array, Term, gradients_of, loss_of, similarities, stacked
+
+__all__ = ["gradients", "info_nce", "nt_xent", "row_losses", "sup_con"]
 
 Terms = dict[int, list[Term]]
 
@@ -46,7 +47,7 @@ def nt_xent(
     Returns
     -------
     float
-        The loss. Time O(n^2 d) in Python's own loops, n = VN.
+        The loss, arXiv 2002.05709, eq. 1. Time and memory O(n^2 d) in Python's own loops, n = VN.
 
     Examples
     --------
@@ -69,7 +70,24 @@ def row_losses(
     denominator: str = "all",
     normalize: bool = True,
 ) -> list[float]:
-    """The loss of every row: those of the first view, then those of the second, and so on."""
+    """The loss of every row.
+
+    Parameters
+    ----------
+    *views, temperature, ids, denominator, normalize
+        As in `nt_xent`.
+
+    Returns
+    -------
+    list of float
+        Those of the first view's rows, then those of the second's, and so on.
+
+    Examples
+    --------
+    >>> from ntxent.reference import row_losses
+    >>> [round(row, 6) for row in row_losses([[1.0, 0.0]] * 2, [[1.0, 0.0]] * 2)]
+    [1.098612, 1.098612, 1.098612, 1.098612]
+    """
     terms = nt_xent_terms(len(views), len(views[0]), ids, denominator)
     return losses(terms, views, temperature, normalize)
 
@@ -84,7 +102,24 @@ def gradients(
 ) -> tuple[list[Array], float]:
     """The gradients of the views and of the temperature, pair by pair.
 
-    `upstream` weighs the row losses; by default 1/n each, as in the mean.
+    Parameters
+    ----------
+    *views, temperature, ids, denominator, normalize
+        As in `nt_xent`.
+    upstream : sequence of float, length VN, optional
+        The weights of the row losses; by default 1/n each, as in the mean.
+
+    Returns
+    -------
+    tuple of (list of ndarray, float)
+        One gradient for each view, of its shape and in float64, and that of the temperature.
+
+    Examples
+    --------
+    >>> from ntxent.reference import gradients
+    >>> (g1, g2), by_temperature = gradients([[1.0, 0.0]] * 2, [[1.0, 0.0]] * 2)
+    >>> g1.shape, round(float(by_temperature), 6)
+    ((2, 2), 0.0)
     """
     terms = nt_xent_terms(len(views), len(views[0]), ids, denominator)
     return gradients_of(weighted(terms, upstream), views, temperature, normalize)
@@ -131,6 +166,20 @@ def sup_con(z: Any, labels: Any, *, temperature: float = 0.1, normalize: bool = 
 
     Each among all other rows. Rows without another of their label are left out of the mean.
 
+    Parameters
+    ----------
+    z : array_like, shape (n, d)
+        One row an image, or several.
+    labels : sequence of int, length n
+        Any integers.
+    temperature, normalize
+        As in `nt_xent`.
+
+    Returns
+    -------
+    float
+        The loss.
+
     Examples
     --------
     >>> from ntxent.reference import sup_con
@@ -165,7 +214,25 @@ def info_nce(
 ) -> float:
     """InfoNCE, arXiv 1807.03748: query i must find key i among all keys and the negatives.
 
-    `symmetric` is the mean of that and of key i finding query i among all queries (CLIP).
+    Parameters
+    ----------
+    query, key : array_like, shape (N, d)
+        Row i of both is pair i.
+    negatives : array_like, shape (K, d) or (N, M, d), optional
+        More keys: K that all queries share, or M of each query's own.
+    temperature : float, default 0.1
+        The divisor of the similarities.
+    ids : sequence of int, length N or N + K, optional
+        Pairs and shared negatives with equal ids are never negatives of each other.
+    symmetric : bool, default False
+        The mean of that and of key i finding query i among all queries (CLIP).
+    normalize : bool, default True
+        Divide every row by its length.
+
+    Returns
+    -------
+    float
+        The loss.
 
     Examples
     --------

@@ -85,10 +85,11 @@ def info_nce(
               {\exp(q_i \cdot k_i / \tau) + \sum_{j \in N(i)} \exp(q_i \cdot k_j / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops, in
-    one direction or both. For one pair without negatives the loss is exactly 0. Across W processes
-    with N pairs each it is 10 W N^2 d flops on each process in one direction and 12 in both; keys
-    are sent forward, queries too if both are asked for, and both are backward.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops for
+    "tiled", 6 for "dense", in one direction or both. For one pair without negatives the loss is
+    exactly 0. Across W processes with N pairs each it is 10 W N^2 d flops on each process in one
+    direction and 12 in both; keys are sent forward, queries too if both are asked for, and both are
+    backward.
 
     Two runs on one machine give the same bits.
 

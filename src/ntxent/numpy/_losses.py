@@ -72,8 +72,9 @@ def nt_xent(
               {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
-    flops, forward and backward together. For one image and two views the loss is exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: forward and backward
+    together at most 4 n^2 d flops for "tiled", 8 for "dense". For one image and two views the loss
+    is exactly 0.
 
     `value_and_grad` gives the gradients.
 
@@ -158,9 +159,9 @@ def sup_con(
               {\sum_{k \ne i} \exp(z_i \cdot z_k / \tau)}
 
     where the positives enter through the sum of each class, O(n d), and a row with one positive
-    alone has the loss of NT-Xent, however small. Time: at most 4 n^2 d flops, forward and backward
-    together. There is no `base_temperature`: docs/which-loss.md has the line for implementations
-    that have one.
+    alone has the loss of NT-Xent, however small. Time: forward and backward together at most 4 n^2
+    d flops for "tiled", 8 for "dense". There is no `base_temperature`: docs/which-loss.md has the
+    line for implementations that have one.
 
     Two runs on one machine give the same bits.
 
@@ -246,8 +247,9 @@ def info_nce(
               {\exp(q_i \cdot k_i / \tau) + \sum_{j \in N(i)} \exp(q_i \cdot k_j / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops, in
-    one direction or both. For one pair without negatives the loss is exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops for
+    "tiled" and for "dense", in one direction or both. For one pair without negatives the loss is
+    exactly 0.
 
     Two runs on one machine give the same bits.
 

@@ -83,8 +83,9 @@ def info_nce(
               {\exp(q_i \cdot k_i / \tau) + \sum_{j \in N(i)} \exp(q_i \cdot k_j / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops, in
-    one direction or both. For one pair without negatives the loss is exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops for
+    "tiled", 6 for "dense", in one direction or both. For one pair without negatives the loss is
+    exactly 0.
 
     References
     ----------

@@ -27,15 +27,17 @@ class NTXentLoss(Loss):
     ----------
     temperature : float, default 0.1
         As in `nt_xent`, a number. To learn it, call `nt_xent` in the model's `compute_loss`.
-    denominator, normalize, implementation
+    denominator, normalize
         As in `nt_xent`.
-    cross_replica : bool, default False
-        True makes one batch of those of all replicas of a `tf.distribute` strategy, as in
-        `nt_xent`, with the bytes and the memory said there.
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean over the batch, which is `nt_xent`'s "mean". As everywhere in
         Keras the batch is the N images: "sum" is over them, and "none" or None gives one value an
         image, the mean of its two rows.
+    implementation
+        As in `nt_xent`.
+    cross_replica : bool, default False
+        True makes one batch of those of all replicas of a `tf.distribute` strategy, as in
+        `nt_xent`, with the bytes and the memory said there.
     name : str, default "nt_xent"
         What Keras calls it in its logs.
     dtype : str or DTypePolicy, optional
@@ -108,8 +110,18 @@ class NTXentLoss(Loss):
         super().__init__(temperature, options, reduction, name, dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """One value an image, which Keras weighs and reduces."""
-        return tf.reduce_mean(tf.reshape(self.rows(nt_xent, y_true, y_pred), (2, -1)), 0)
+        """One value an image, which Keras weighs and reduces.
+
+        Parameters
+        ----------
+        y_true, y_pred : Tensor, shape (N, d)
+
+        Returns
+        -------
+        Tensor, shape (N,)
+            The mean of the image's two rows.
+        """
+        return tf.reduce_mean(tf.reshape(self._rows(nt_xent, y_true, y_pred), (2, -1)), 0)
 
 
 @keras.saving.register_keras_serializable("ntxent")
@@ -120,13 +132,13 @@ class SupConLoss(Loss):
     ----------
     temperature : float, default 0.1
         As in `sup_con`, a number. To learn it, call `sup_con` in the model's `compute_loss`.
-    normalize, implementation
+    normalize
         As in `sup_con`.
-    cross_replica : bool, default False
-        As in `NTXentLoss`.
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean, which is `sup_con`'s "mean": over the rows that have a positive.
         "sum" is over the same rows, and "none" or None gives one value a row, 0 without a positive.
+    implementation, cross_replica
+        As in `NTXentLoss`.
     name, dtype
         As in `NTXentLoss`. Labels are never cast: they stay the integers that they are.
 
@@ -176,22 +188,35 @@ class SupConLoss(Loss):
         if unrun() and labels.dtype.is_floating:  # Keras has traced the mean of replicas' labels
             (labels,) = Unrun().gather(tf.cast(labels, tf.int64))
         if self.reduction == "mean_with_sample_weight":  # it divides by the sum of the weights
-            anchors = OPS.classes(column(labels), self.across()).anchors
+            anchors = OPS.classes(column(labels), self._across()).anchors
             weight = 1.0 if sample_weight is None else tf.cast(sample_weight, anchors.dtype)
             sample_weight = anchors * weight
         same = Labelled(partial(self.call, labels), self.reduction, self.name, self.dtype)
         loss = same(y_pred, y_pred, sample_weight)
         if self.reduction in MEANS:  # `call` has seen to it
             return loss
-        return loss * self.share(y_pred, sample_weight, loss.dtype)
+        return loss * self._share(y_pred, sample_weight, loss.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """One value a row, which Keras weighs and reduces."""
+        """One value a row, which Keras weighs and reduces.
+
+        Parameters
+        ----------
+        y_true : Tensor of integers, shape (n,) or (n, 1)
+            The labels.
+        y_pred : Tensor, shape (n, d)
+            The projections.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+            0 for a row without a positive.
+        """
         labels = column(y_true)
-        rows = self.rows(sup_con, y_pred, labels)
+        rows = self._rows(sup_con, y_pred, labels)
         if self.reduction not in MEANS:
             return rows
-        across = self.across()  # Keras' mean is over all rows of a replica, ours over the anchors
+        across = self._across()  # Keras' mean is over all rows of a replica, ours over the anchors
         total = tf.reduce_sum(OPS.classes(labels, across).anchors)
         if across is not None:
             total = across.mean(total)
@@ -213,12 +238,12 @@ class InfoNCELoss(Loss):
     ----------
     temperature : float, default 0.1
         As in `info_nce`, a number. To learn it, call `info_nce` in the model's `compute_loss`.
-    symmetric, normalize, implementation
+    symmetric, normalize
         As in `info_nce`.
-    cross_replica : bool, default False
-        As in `NTXentLoss`.
-    reduction, name, dtype
+    reduction : str, default "sum_over_batch_size"
         As in `NTXentLoss`; "none" gives one value a pair.
+    implementation, cross_replica, name, dtype
+        As in `NTXentLoss`.
 
     Raises
     ------
@@ -260,5 +285,15 @@ class InfoNCELoss(Loss):
         super().__init__(temperature, options, reduction, name, dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """One value a pair, which Keras weighs and reduces."""
-        return self.rows(info_nce, y_pred, y_true)
+        """One value a pair, which Keras weighs and reduces.
+
+        Parameters
+        ----------
+        y_true, y_pred : Tensor, shape (N, d)
+            Keys are `y_true`, queries `y_pred`.
+
+        Returns
+        -------
+        Tensor, shape (N,)
+        """
+        return self._rows(info_nce, y_pred, y_true)

@@ -38,22 +38,22 @@ class Loss(keras.losses.Loss):
         self.temperature = float(temperature)
         self.options = options
 
-    def rows(self, function: Callable[..., Any], *arrays: Any) -> tf.Tensor:
+    def _rows(self, function: Callable[..., Any], *arrays: Any) -> tf.Tensor:
         """The losses of the rows, with this object's options."""
         return function(*arrays, temperature=self.temperature, reduction="none", **self.options)
 
-    def across(self) -> Replicas | None:
+    def _across(self) -> Replicas | None:
         """The replicas that hold the batch together."""
         return replicas(self.options["cross_replica"])
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """As Keras does it, in the share that the replica has of the whole batch."""
         loss = super().__call__(y_true, y_pred, sample_weight)
-        return loss * self.share(y_pred, sample_weight, loss.dtype)
+        return loss * self._share(y_pred, sample_weight, loss.dtype)
 
-    def share(self, y_pred: Any, sample_weight: Any, dtype: Any) -> Any:
+    def _share(self, y_pred: Any, sample_weight: Any, dtype: Any) -> Any:
         """What a mean of Keras' lacks, which is over the replica's own rows or weights."""
-        across = self.across()
+        across = self._across()
         if across is None or self.reduction in {"sum", "none", None}:
             return 1
         divisor = tf.shape(y_pred)[0]
@@ -63,7 +63,13 @@ class Loss(keras.losses.Loss):
         return tf.cast(divisor / across.mean(divisor), dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes the same loss of."""
+        """What `from_config` makes the same loss of.
+
+        Returns
+        -------
+        dict
+            The arguments that the loss was made with.
+        """
         config = {**super().get_config(), "dtype": self.dtype, "temperature": self.temperature}
         return config | self.options
 

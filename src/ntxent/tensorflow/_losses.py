@@ -87,8 +87,9 @@ def nt_xent(
               {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
-    flops, forward and backward together. For one image and two views the loss is exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: forward and backward
+    together at most 4 n^2 d flops for "tiled", 6 for "dense". For one image and two views the loss
+    is exactly 0.
 
     From 2048 rows on, if N is known when the function is traced, XLA compiles the loop over tiles,
     which takes seconds once for each shape.
@@ -201,9 +202,9 @@ def sup_con(
               {\sum_{k \ne i} \exp(z_i \cdot z_k / \tau)}
 
     where the positives enter through the sum of each class, O(n d), and a row with one positive
-    alone has the loss of NT-Xent, however small. Time: at most 4 n^2 d flops, forward and backward
-    together. There is no `base_temperature`: docs/which-loss.md has the line for implementations
-    that have one.
+    alone has the loss of NT-Xent, however small. Time: forward and backward together at most 4 n^2
+    d flops for "tiled", 6 for "dense". There is no `base_temperature`: docs/which-loss.md has the
+    line for implementations that have one.
 
     References
     ----------

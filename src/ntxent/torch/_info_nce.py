@@ -93,7 +93,8 @@ def info_nce(
 
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
     log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops for
-    "tiled", 10 or 12 for "triton". For one pair without negatives the loss is exactly 0.
+    "tiled", 6 for "dense", 10 or 12 for "triton". For one pair without negatives the loss is
+    exactly 0.
 
     Two runs on one machine give the same bits. Compiled, or a tensor on a GPU: docs/pytorch.md.
 

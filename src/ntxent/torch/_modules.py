@@ -43,7 +43,13 @@ class Loss(torch.nn.Module):
         return self.log_temperature.exp()
 
     def extra_repr(self) -> str:
-        """What differs between two of these modules, for `repr`."""
+        """What differs between two of these modules, for `repr`.
+
+        Returns
+        -------
+        str
+            The temperature and the options of the formula.
+        """
         temperature = self.temperature
         shown = f"{temperature:.4g}"
         if isinstance(temperature, Tensor):
@@ -111,7 +117,20 @@ class NTXentLoss(Loss):
         super().__init__(temperature, learn_temperature, options)
 
     def forward(self, *views: Tensor, ids: Tensor | None = None) -> Tensor:
-        """The loss of the views, each of shape (N, d); see `nt_xent`."""
+        """The loss of the views.
+
+        Parameters
+        ----------
+        *views : Tensor, shape (N, d)
+            Two or more.
+        ids : Tensor of integers, shape (N,), optional
+            As in `nt_xent`.
+
+        Returns
+        -------
+        Tensor, shape () or (V N,) for "none"
+            As `nt_xent` returns it.
+        """
         return nt_xent(*views, temperature=self.temperature, ids=ids, **self.options)
 
 
@@ -165,7 +184,20 @@ class SupConLoss(Loss):
         super().__init__(temperature, learn_temperature, options)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the rows, (n, d), with their labels, (n,); see `sup_con`."""
+        """The loss of the rows.
+
+        Parameters
+        ----------
+        z : Tensor, shape (n, d)
+            One row an image, or several.
+        labels : Tensor of integers, shape (n,)
+            As in `sup_con`.
+
+        Returns
+        -------
+        Tensor, shape () or (n,) for "none"
+            As `sup_con` returns it.
+        """
         return sup_con(z, labels, temperature=self.temperature, **self.options)
 
 
@@ -227,7 +259,20 @@ class InfoNCELoss(Loss):
         *,
         ids: Tensor | None = None,
     ) -> Tensor:
-        """The loss of the pairs, each of shape (N, d); see `info_nce`."""
+        """The loss of the pairs.
+
+        Parameters
+        ----------
+        query, key : Tensor, shape (N, d)
+            Row i of both is pair i.
+        negatives, ids
+            As in `info_nce`.
+
+        Returns
+        -------
+        Tensor, shape () or (N,) for "none"
+            As `info_nce` returns it.
+        """
         return info_nce(
             query, key, negatives, temperature=self.temperature, ids=ids, **self.options
         )

@@ -87,8 +87,9 @@ def nt_xent(
               {\exp(z_i \cdot z_{j(i)} / \tau) + \sum_{k \in N(i)} \exp(z_i \cdot z_k / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - z_i \cdot z_{j(i)} / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 4 n^2 d
-    flops for "tiled", 6 for "triton", in all. For one image and two views the loss is exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: forward and backward
+    together at most 4 n^2 d flops for "tiled", 6 for "dense" and "triton". For one image and two
+    views the loss is exactly 0.
 
     The gradients of a mean or a sum are computed with it, so evaluate without them under `no_grad`.
     Every derivative, `torch.func`, `torch.compile`, `torch.export` and `torch.autocast` are served,

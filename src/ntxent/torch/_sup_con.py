@@ -86,9 +86,9 @@ def sup_con(
               {\sum_{k \ne i} \exp(z_i \cdot z_k / \tau)}
 
     where the positives enter through the sum of each class, O(n d), and a row with one positive
-    alone has the loss of NT-Xent, however small. Time, both passes: at most 4 n^2 d flops for
-    "tiled", 6 for "triton". There is no `base_temperature`: docs/which-loss.md has the line for
-    implementations that have one.
+    alone has the loss of NT-Xent, however small. Time: forward and backward together at most 4 n^2
+    d flops for "tiled", 6 for "dense" and "triton". There is no `base_temperature`:
+    docs/which-loss.md has the line for implementations that have one.
 
     Two runs on one machine give the same bits. Compiled, or a tensor on a GPU: docs/pytorch.md.
 

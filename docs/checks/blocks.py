@@ -1,0 +1,112 @@
+"""Run every ```python block of the README and of the documentation.
+
+python docs/checks/blocks.py [PAGE ...]
+
+The blocks of a page run from top to bottom in one namespace, each page in a process and an empty
+folder of its own. A ```text block right after a ```python block is what that block prints, to the
+letter. No block is left out: what needs more than one process is an example that the tests run.
+
+Pages may use two batches that nobody would want to read the making of: x1 and x2, arrays of NumPy,
+and z1 and z2, the same as tensors of PyTorch that want gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import tempfile
+import textwrap
+from concurrent.futures import ProcessPoolExecutor
+from itertools import zip_longest
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"(?m)^(?P<margin> *)```(?P<language>.*)\n(?P<code>(?s:.*?))^(?P=margin)```$")
+OTHER_PYTHON = ("py", "python3", "pycon", "ipython", "{code-block} python", "{code} python")
+
+
+class Block(NamedTuple):
+    """A block of Python and, if the page says so, what it prints."""
+
+    line: int  # of its first line of code
+    code: str
+    prints: str | None
+
+
+def pages() -> list[Path]:
+    """All that may have blocks."""
+    written = [page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts]
+    return [ROOT / "README.md", *sorted(written)]
+
+
+def blocks_of(text: str) -> list[Block]:
+    """The blocks of Python in a page, in its order."""
+    fences, blocks = list(FENCE.finditer(text)), []
+    for fence, following in zip_longest(fences, fences[1:]):
+        line = text.count("\n", 0, fence.start("code")) + 1
+        if fence["language"].strip() in OTHER_PYTHON:
+            msg = f"line {line - 1}: a block of Python begins with ```python, or nothing runs it"
+            raise ValueError(msg)
+        if fence["language"].strip() != "python":
+            continue
+        prints = None
+        if following and following["language"].strip() == "text":
+            between = text[fence.end() : following.start()]
+            prints = None if between.strip() else textwrap.dedent(following["code"])
+        blocks.append(Block(line, textwrap.dedent(fence["code"]), prints))
+    return blocks
+
+
+def batches() -> dict[str, Any]:
+    """The names that pages may use without having made them."""
+    import numpy as np
+    import torch
+
+    x1, x2 = np.random.default_rng(0).standard_normal((2, 8, 4)).astype(np.float32)
+    z1, z2 = (torch.tensor(x, requires_grad=True) for x in (x1, x2))
+    return {"x1": x1, "x2": x2, "z1": z1, "z2": z2}
+
+
+def run(page: Path, blocks: list[Block]) -> None:
+    """All blocks of a page, one after the other; the first that is wrong raises."""
+    namespace = {"__name__": "__main__", **batches()}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for block in blocks:
+            source = "\n" * (block.line - 1) + block.code  # so that tracebacks name the page's line
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(source, page, "exec"), namespace)  # noqa: S102 the pages are ours
+            if block.prints is not None and printed.getvalue() != block.prints:
+                msg = (
+                    f"{page}:{block.line} printed\n{printed.getvalue()}"
+                    f"but the page says\n{block.prints}"
+                )
+                raise AssertionError(msg)
+
+
+def main(chosen: list[Path]) -> int:
+    """Run the pages and print how many blocks each has; how many failed."""
+    count = compared = failed = 0
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh_process:
+        for page in chosen:
+            blocks = blocks_of(page.read_text())
+            if not blocks:
+                continue
+            prints = sum(block.prints is not None for block in blocks)
+            wrong = fresh_process.submit(run, page, blocks).exception()
+            verdict = "failed" if wrong else f"{len(blocks)} blocks ran, {prints} outputs compared"
+            print(f"{page.relative_to(ROOT)}: {verdict}", flush=True)
+            if wrong:
+                print(wrong.__cause__ or wrong)
+            failed += wrong is not None
+            count, compared = count + len(blocks), compared + prints
+    print(f"{count} blocks, {compared} outputs compared, {failed} pages failed")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(min(main([Path(name).resolve() for name in sys.argv[1:]] or pages()), 1))
