@@ -183,6 +183,8 @@ def screenshots(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time and memory against the usual ways to write the loss."""
     install(session, "-e.[all]", group="bench")
+    if session.venv_backend != "none":  # its loss needs PyTorch alone, its package torchvision
+        session.install("--no-deps", "lightly")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
