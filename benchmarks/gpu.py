@@ -41,7 +41,7 @@ Loss = Callable[[Any, Any], Any]
 
 def forms(name: str) -> dict[str, Loss]:
     """What is timed for a loss: dense, dense compiled, ours, and who else is installed."""
-    pasted = peers.torch_clip() if name == "info_nce" else peers.torch_eager()
+    pasted = peers.FORMS["torch.clip" if name == "info_nce" else "torch.eager"].make()
 
     def dense(a: Any, b: Any) -> Any:
         return pasted(a, b, TEMPERATURE)

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from benchmarks.measure import give_back, reset_peak, status_mib
+from benchmarks.worker import give_back, reset_peak, status_mib
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MIB = 2**20
