@@ -131,6 +131,8 @@ def evaluated(
     loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice, across: Any
 ) -> Tensor:
     """By autograd itself, or on the tape."""
+    if choice.name is None and across is None and _transforms.fits_a_compiler(arrays):
+        choice = Choice("dense")
     if choice.name == "dense" or _transforms.active():
         value: Tensor = loss(arrays, temperature, choice)
     else:
