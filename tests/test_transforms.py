@@ -107,6 +107,32 @@ def test_one_graph_serves_every_batch_size(name: str, implementation: str | None
     assert not counters["graph_break"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "dynamic", "implementation", "expected"),
+    [
+        (256, False, None, False),
+        (257, False, None, True),
+        (256, True, None, True),
+        (256, False, "tiled", True),
+    ],
+)
+def test_a_compiler_fuses_a_batch_of_one_tile(
+    rows: int, dynamic: bool, implementation: str | None, expected: bool
+) -> None:
+    """Of a size that it knows, unless the tiles are asked for by name."""
+    loss, called = loss_of("nt_xent", implementation), []
+
+    def compiler(graph: Any, inputs: Any) -> Any:
+        del inputs
+        called.append("pair_logsumexp" in graph.code)
+        return graph
+
+    a, b = towers(rows)
+    got = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend=compiler)(a, b)
+    assert called == [expected]
+    torch.testing.assert_close(got, loss(a, b))
+
+
 def test_a_compiled_batch_of_many_tiles(monkeypatch: Any) -> None:
     """The operator runs the tiles themselves: their values, and no array of n^2 elements."""
     from ntxent.torch import _tiled, nt_xent

@@ -90,8 +90,8 @@ class TapeOps:
             # The square of a float32 stays within the range of a float64; its own may not.
             wide, largest = dtype, self.largest(rows)
             rows = rows / largest
-        inverse = self.inverse_norms(rows)
-        unit, length = self.cast(rows * inverse, wide), self.xp.reciprocal(inverse)
+        length = self.lengths(rows)
+        unit = self.cast(rows / length, wide)
         if dtype == self.xp.float64:
             length = length * largest
         return unit, (unit, self.cast(length, wide)), pullback
@@ -108,8 +108,8 @@ class TapeOps:
         """The rows of each of so many stacked arrays."""
         raise NotImplementedError
 
-    def inverse_norms(self, rows: Array) -> Array:
-        """1 over the length of each row, the last axis of which becomes 1; 0 for a zero row."""
+    def lengths(self, rows: Array) -> Array:
+        """The length of each row, the last axis of which becomes 1; infinite for a zero row."""
         raise NotImplementedError
 
     def largest(self, rows: Array) -> Array:

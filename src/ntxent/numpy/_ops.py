@@ -44,9 +44,9 @@ class NumpyOps(TapeOps):
     def stacked_float64(self, arrays: Sequence[Array]) -> Array:
         return np.concatenate(arrays, dtype=np.float64)
 
-    def inverse_norms(self, rows: Array) -> Array:
+    def lengths(self, rows: Array) -> Array:
         squares = np.einsum("...j,...j->...", rows, rows)[..., None]
-        return 1 / np.sqrt(np.where(squares == 0, math.inf, squares))
+        return np.sqrt(np.where(squares == 0, math.inf, squares))
 
     def largest(self, rows: Array) -> Array:
         largest: Array = np.abs(rows).max(-1, keepdims=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch._exclusion import exclusion
-from ntxent.torch._tile import Found, Pairs, found, prepared, weights
+from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
 
 
 def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
@@ -30,10 +30,9 @@ def filled(pairs: Pairs, shifted: bool) -> tuple[Tensor, bool]:
     """The scores, their exponentials if unshifted; and whether a row may have no pair."""
     queries, keys = pairs.queries, pairs.others
     scores = queries.new_empty(queries.shape[0], keys.shape[0])
-    torch.addmm(scores, queries, keys.T, beta=0, alpha=float(pairs.scale), out=scores)
     excluded = exclusion(pairs.ids, *scores.shape)
-    excluded.fill_(scores, 0, 0)
-    return scores if shifted else scores.exp_(), excluded.empties
+    filled_(scores, queries, keys, float(pairs.scale), shifted, excluded)
+    return scores, excluded.empties
 
 
 def along(values: Tensor, dim: int, shifted: bool, empties: bool) -> Found:

@@ -36,7 +36,7 @@ class TorchOps(TapeOps):
         return isinstance(value, Tensor) and value.layout == torch.strided
 
     def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
-        return array if array.dtype == dtype else array.to(dtype)
+        return array if array.dtype == dtype else array.type(dtype)  # half a microsecond below `to`
 
     def log1pexp(self, x: Tensor) -> Tensor:
         # Past its default threshold of 20 softplus returns x itself, 1e-10 off in float64.
@@ -52,13 +52,9 @@ class TorchOps(TapeOps):
     def stacked_float64(self, arrays: Sequence[Tensor]) -> Tensor:
         return torch.cat(tuple(arrays)).double()
 
-    def inverse_norms(self, rows: Tensor) -> Tensor:
-        # vector_norm has no second derivative at a zero row, and `nan_to_num_` none in forward mode
-        if torch.is_grad_enabled() or _transforms.active():
-            squares = rows.square().sum(-1, keepdim=True)
-            return squares.masked_fill(squares == 0, math.inf).rsqrt()
-        norms: Tensor = torch.linalg.vector_norm(rows, 2, -1, keepdim=True)
-        return norms.reciprocal_().nan_to_num_(nan=math.nan, posinf=0.0)
+    def lengths(self, rows: Tensor) -> Tensor:
+        # Of squares, as vector_norm has no second derivative at a zero row.
+        return torch.threshold(rows.square().sum(-1, keepdim=True), 0.0, math.inf).sqrt()
 
     def largest(self, rows: Tensor) -> Tensor:
         largest = rows.detach().abs().amax(-1, keepdim=True)
@@ -135,6 +131,8 @@ def evaluated(
     loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice, across: Any
 ) -> Tensor:
     """By autograd itself, or on the tape."""
+    if choice.name is None and across is None and _transforms.fits_a_compiler(arrays):
+        choice = Choice("dense")
     if choice.name == "dense" or _transforms.active():
         value: Tensor = loss(arrays, temperature, choice)
     else:

@@ -6,7 +6,8 @@ With S = scale * Q K^T (excluded pairs at -inf) and upstream g (rows) and h (col
     W_ik = g_i exp(S_ik - row_lse_i) + h_k exp(S_ik - column_lse_k)
     dQ = scale W K                             dK = scale W^T Q
 
-Unshifted, W_ik = exp(S_ik) (r_i + c_k) with r_i = g_i / sum_k exp(S_ik), and exp(S_ik) is there.
+Unshifted, W_ik = exp(S_ik) (r_i + c_k) with r_i = g_i / sum_k exp(S_ik), and exp(S_ik) is there. It
+is computed as 2^(S_ik log2 e), which on a CPU takes a quarter of the time of exp.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
-from ntxent.torch._exclusion import Ids
+from ntxent.torch._exclusion import Exclusion, Ids
+
+LOG2E = 1 / math.log(2)
 
 
 class Pairs(NamedTuple):
@@ -49,6 +52,23 @@ class Found(NamedTuple):
 
     lse: Tensor
     divisor: Tensor
+
+
+def filled_(
+    tile: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    scale: float,
+    shifted: bool,
+    excluded: Exclusion,
+    row: int = 0,
+    column: int = 0,
+) -> Tensor:
+    """The tile that stands at (row, column): its scores, their exponentials if unshifted."""
+    factor = scale if shifted else scale * LOG2E
+    torch.addmm(tile, queries, keys.T, beta=0, alpha=factor, out=tile)
+    excluded.fill_(tile, row, column)
+    return tile if shifted else tile.exp2_()
 
 
 def found(lse: Tensor, sums: Tensor | None, empties: bool) -> Found:

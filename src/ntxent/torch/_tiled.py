@@ -18,7 +18,7 @@ from torch import Tensor
 from ntxent import _grid, _range
 from ntxent._pairs import Side
 from ntxent.torch._exclusion import exclusion
-from ntxent.torch._tile import Found, Pairs, found, prepared, weights
+from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
@@ -55,9 +55,7 @@ class Tiles:
         else:
             self.buffer = self.new_buffer() if self.buffer is None else self.buffer
             tile = cut(self.buffer, shape)
-        torch.addmm(tile, queries, keys.T, beta=0, alpha=self.scale, out=tile)
-        self.excluded.fill_(tile, row, column)
-        return tile if self.shifted else tile.exp_()
+        return filled_(tile, queries, keys, self.scale, self.shifted, self.excluded, row, column)
 
     def new_buffer(self) -> Tensor:
         """Memory for the largest tile."""
@@ -78,8 +76,11 @@ def parts(array: Tensor, size: int) -> tuple[Tensor, ...]:
 
 
 def cut(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The buffer in the shape of a tile; the last tile of a row or a column may be smaller."""
-    return buffer if buffer.shape == shape else buffer[: shape[0], : shape[1]]
+    """The beginning of the buffer as a tile, the last of which in a row or a column may be smaller.
+
+    Contiguous like a tile that is kept, as the last bits of exponentials may depend on it.
+    """
+    return buffer if buffer.shape == shape else buffer.view(-1)[: shape[0] * shape[1]].view(shape)
 
 
 class Sums:

@@ -15,7 +15,7 @@ silently zero).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ntxent._pairs import scale_gradient
-from ntxent.torch import _operators
+from ntxent.torch import _operators, _tiled
 from ntxent.torch._dense import dense, strips
 from ntxent.torch._exclusion import Ids
 from ntxent.torch._implementations import Choice, check_serves
@@ -41,6 +41,20 @@ def active() -> bool:
 def forward_mode() -> bool:
     """Whether forward mode is on, of `torch.func` or of `torch.autograd.forward_ad`."""
     return forward_ad._current_level >= 0
+
+
+def fits_a_compiler(arrays: Sequence[Tensor]) -> bool:
+    """Whether a compiler is at work on a batch of one tile, on a CPU.
+
+    It fuses the dense form into fewer passes than a tile takes, where an operator's call would be
+    half of the time. Sizes that it leaves open are not guarded: one graph serves them all.
+    """
+    if not torch.compiler.is_compiling() or arrays[0].device.type != "cpu":
+        return False
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    fits: bool = statically_known_true(sum(x.shape[0] for x in arrays) <= _tiled.TILE)
+    return fits
 
 
 def pair_logsumexp(
