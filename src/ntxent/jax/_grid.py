@@ -24,6 +24,7 @@ class Plan(NamedTuple):
     columns: bool
     symmetric: bool
     shifted: bool | None  # None for a traced scale: decided when it runs
+    keeps: bool = False  # all tiles of the forward pass, for the backward pass
 
     def passes(self) -> list[tuple[bool, list[tuple[int, int]]]]:
         """Lists of tiles (row, column), each with whether they stand for their mirror images."""
@@ -35,12 +36,16 @@ class Plan(NamedTuple):
         above = [place for place in places if place[0] != place[1]]
         return [(False, diagonal), (True, above)] if above else [(False, diagonal)]
 
+    @property
+    def elements(self) -> int:
+        """Of all tiles together."""
+        return self.height * self.width * sum(len(places) for _, places in self.passes())
+
 
 class Grid(NamedTuple):
     """Queries and keys in tiles, (tiles, size, d), and their ids, (tiles, size)."""
 
     queries: Array
-    scaled: Array
     keys: Array
     scale: Array
     query_ids: Array
@@ -60,7 +65,6 @@ class Grid(NamedTuple):
         left = cut(queries, plan.height)
         return cls(
             left,
-            cut(queries * scale, plan.height),
             left if keys is None else cut(keys, plan.width),
             scale,
             cut(query_ids, plan.height),
@@ -69,7 +73,7 @@ class Grid(NamedTuple):
 
     def values(self, plan: Plan, row: Array, column: Array, shifted: bool) -> Array:
         """The scores of a tile, or their exponentials; excluded pairs are at -inf, or at 0."""
-        scores = similarities(self.scaled[row], self.keys[column])
+        scores = similarities(self.queries[row], self.keys[column]) * self.scale
         excluded = self.query_ids[row][:, None] == self.key_ids[column]
         if plan.queries % plan.height:
             excluded |= (row * plan.height + jnp.arange(plan.height) >= plan.queries)[:, None]

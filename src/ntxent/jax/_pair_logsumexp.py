@@ -54,6 +54,8 @@ def pair_logsumexp(
         return _shards.pair_logsumexp(spread, *alike(*arrays, across.row_ids(queries))[:-1])
     height, width = (_grid.tile_size(size, _tiled.TILE) for size in sizes)
     plan = Plan(*sizes, height, width, columns, keys is None, shifted)
+    held = plan.elements * queries.dtype.itemsize
+    plan = plan._replace(keeps=held <= _tiled.KEEP_BYTES)
     return _tiled.pair_logsumexp(plan, *alike(*arrays))
 
 

@@ -141,7 +141,7 @@ def found(
     def step(sums: Any, block: Shard) -> Any:
         plan = spread.plan(own, block)
         grid = Grid.of(plan, own.rows, block.rows, scale, own.ids, block.ids)
-        return both(jnp, sums, _tiled.sums(plan, grid, shifted)[0])
+        return both(jnp, sums, _tiled.sums(plan, grid, shifted)[0][0])
 
     size = len(own.rows)
     tiles = cut(own.rows, _grid.tile_size(size, spread.tile))
