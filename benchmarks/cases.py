@@ -50,7 +50,7 @@ class Case:
     @property
     def seconds(self) -> float:
         """How long the case will take on two cores, roughly."""
-        total, rounds = START_S["torch"], 0.0  # the ceilings have a process too
+        total, rounds = START_S[self.setting.library], 0.0  # the ceilings have a process too
         for key in self.forms:
             if missing(self, key):
                 continue
