@@ -18,6 +18,11 @@ class Cut(NamedTuple):
     tiles: Any
     count: Any
 
+    @property
+    def filled(self) -> bool:
+        """Whether the last tile is filled up, as far as is known."""
+        return not isinstance(self.count, int) or self.count % self.tiles != 0
+
     @classmethod
     def of(cls, rows: Tensor, ids: Tensor, most: int) -> Cut:
         """The fewest tiles, all of nearly equal size; the last is filled up with zeros."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
+from ntxent.tensorflow import _rows
 from ntxent.tensorflow._across import positive_means
 from ntxent.tensorflow._cut import count, sizes
 from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
@@ -73,7 +74,7 @@ class TensorflowOps:
         return rows if rows.dtype == tf.float64 else tf.cast(rows, tf.float32)
 
     def stack_unit(self, *arrays: Tensor) -> Tensor:
-        return unit(self.stack(*arrays))
+        return _rows.unit(self.stack(*arrays))
 
     def inverse(self, temperature: Any, like: Tensor) -> Any:
         if is_number(temperature):
@@ -114,10 +115,8 @@ class TensorflowOps:
         return (tf.gather(sums, classes.groups) - wide) / divisor[:, None]
 
     def partner_logits(self, rows: Tensor, partners: Any, scale: Any) -> Tensor:
-        if not len(getattr(partners, "shape", ())):
-            dots = dots_with_rolled(rows, partners)
-        else:
-            dots = dots_with(rows, partners)
+        whole = len(getattr(partners, "shape", ()))
+        dots = _rows.dots(rows, partners) if whole else _rows.dots_ahead(rows, partners)
         return dots * (scale if isinstance(scale, float) else tf.cast(scale, tf.float64))
 
     def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
@@ -158,63 +157,6 @@ OPS = TensorflowOps()
 def constant(value: float, like: Tensor) -> Tensor:
     """A number as a tensor of the dtype."""
     return tf.constant(value, like.dtype)
-
-
-@tf.custom_gradient
-def unit(rows: Tensor) -> Any:
-    """Rows z = x / |x|, in float64, then rounded: a rounded length would be off for a whole row.
-
-    The gradient of x is (dz - (dz . z) z) / |x|. A zero row has the length infinity: it stays zero
-    and gets a zero gradient.
-    """
-    dtype = rows.dtype
-    if dtype == tf.float64:
-        # The square of a float32 stays within the range of a float64; its own may not.
-        largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), -1, keepdims=True))
-        rows = rows / tf.where(largest == 0, tf.ones_like(largest), largest)
-    wide = tf.cast(rows, tf.float64)
-    squares = tf.reduce_sum(wide * wide, -1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.where(squares == 0, constant(math.inf, squares), squares))
-    z = tf.cast(wide * inverse, dtype)
-
-    def gradient(dz: Tensor) -> Tensor:
-        across = dz - tf.reduce_sum(dz * z, -1, keepdims=True) * z
-        return tf.cast(tf.cast(across, tf.float64) * inverse, dtype)
-
-    return z, gradient
-
-
-@tf.custom_gradient
-def dots_with(rows: Tensor, others: Tensor) -> Any:
-    """The dot products of rows with other rows, in float64."""
-
-    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(
-            tf.cast(upstream, x.dtype)[:, None] * tf.cast(x, rows.dtype) for x in (others, rows)
-        )
-
-    return tf.reduce_sum(tf.cast(rows, tf.float64) * tf.cast(others, tf.float64), 1), gradient
-
-
-def dots_with_rolled(rows: Tensor, shift: Any) -> Tensor:
-    """The dot products of rows with those so many further on, in float64."""
-
-    @tf.custom_gradient
-    def dots(rows: Tensor) -> Any:
-        wide, back = tf.cast(rows, tf.float64), count(rows) - shift
-
-        def gradient(upstream: Tensor) -> Tensor:
-            upstream = tf.cast(upstream, rows.dtype)[:, None]
-            return upstream * rolled(rows, shift) + rolled(upstream * rows, back)
-
-        return tf.reduce_sum(wide * rolled(wide, shift), 1), gradient
-
-    return dots(rows)
-
-
-def rolled(rows: Tensor, shift: Any) -> Tensor:
-    """Rows that many further on; `tf.roll` hands rows to threads one by one, ten times as slow."""
-    return tf.concat((rows[shift:], rows[:shift]), 0)
 
 
 def plain(*arrays: Any) -> list[Any]:

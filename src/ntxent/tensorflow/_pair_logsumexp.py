@@ -73,7 +73,7 @@ def tiled(
 
     def forward(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Any:
         arguments = queries, keys, scale, *ids, unshifted
-        row, column, kept = _tiled.forward(*arguments, columns, most, _tiled.KEEP_BYTES)
+        row, column, kept = _tiled.forward(*arguments, columns, most, True)
         divisor = None if column is None else column.divisor
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:

@@ -117,7 +117,7 @@ class Pairs:
     def found(self, own: Rows, everyone: Rows) -> Found:
         """Of own rows over the rows of all."""
         arguments = own.rows, everyone.rows, self.scale, own.ids, everyone.ids, self.unshifted
-        found: Found = _tiled.forward(*arguments, False, _tiled.TILE, 0)[0]
+        found: Found = _tiled.forward(*arguments, False, _tiled.TILE, False)[0]
         return found
 
     def backward(self, upstream: Tensor) -> tuple[Tensor, ...]:

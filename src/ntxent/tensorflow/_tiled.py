@@ -1,9 +1,9 @@
 """Log-sum-exp over all pairs, one tile of scores at a time: the n x n matrix never exists.
 
-The mathematics of a tile is in `_tile.py`. When the keys are the queries, only tiles on and above
-the diagonal are computed: a tile's row sums belong to its rows and its column sums to its columns.
-The first tiles above it are kept for the gradient, the others computed again: at most 4 n^2 d flops
-in all, O(n d) memory and what is kept.
+The mathematics of a tile is in `_tile.py`, which also serves alone where one tile is all. When the
+keys are the queries, only tiles on and above the diagonal are computed: a tile's row sums belong to
+its rows and its column sums to its columns. Tiles are computed again for the gradient unless they
+were kept: at most 4 n^2 d flops in all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # has no public name
 
 from ntxent._pairs import Side
 from ntxent._sums import both as sum_of
@@ -24,10 +25,10 @@ from ntxent.tensorflow._tile import Found, logarithm, total
 
 Tensor = Any
 TILE = 512
-KEEP_BYTES = 128 * 2**20
 # From so many rows on, if their number is known, XLA compiles the loop over the tiles, 3 s for each
 # shape. 2 cores, float32, d=128, N=4096, forward + backward: 250 ms compiled, 350 ms not.
 COMPILED_ROWS = 2048
+KEEP_BYTES = 128 * 2**20
 
 
 def forward(
@@ -39,13 +40,16 @@ def forward(
     unshifted: Any,
     columns: bool,
     most: int,
-    budget: int,
+    keep: bool,
 ) -> tuple[Found, Found | None, Tensor | None]:
     """What is found along rows and (if asked) columns, and tiles for the backward pass."""
     arguments = queries, keys, scale, query_ids, key_ids
+    found: tuple[Found, Found | None, Tensor | None]
     if alone(queries, keys, most):
-        return either(unshifted, partial(_tile.forward, *arguments, columns))
-    return forward_loops(*arguments, unshifted, columns, most, budget)
+        found = either(unshifted, partial(_tile.forward, *arguments, columns))
+    else:
+        found = forward_loops(*arguments, unshifted, columns, most, keep)
+    return found
 
 
 def backward(
@@ -62,11 +66,14 @@ def backward(
     both: bool = True,
 ) -> list[Tensor]:
     """The gradients of queries and (if both) keys; in the symmetric case one, of both together."""
-    arguments = queries, keys, scale, query_ids, key_ids
     sides = row_side, column_side, both
+    grads: list[Tensor]
     if kept is not None and alone(queries, keys, most):
-        return either(unshifted, partial(_tile.backward, queries, keys, scale, kept, *sides))
-    return backward_loops(*arguments, unshifted, most, kept, *sides)
+        grads = either(unshifted, partial(_tile.backward, queries, keys, scale, kept, *sides))
+    else:
+        arguments = queries, keys, scale, query_ids, key_ids, unshifted
+        grads = backward_loops(*arguments, most, kept, *sides)
+    return grads
 
 
 def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +83,7 @@ def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(queries: Tensor, *rest: Any) -> Any:
         rows = count(queries)
-        if isinstance(rows, int) and rows >= COMPILED_ROWS:
+        if not in_xla() and isinstance(rows, int) and rows >= COMPILED_ROWS:
             return compiled(queries, *rest)
         return (plain if tf.executing_eagerly() else function)(queries, *rest)
 
@@ -93,11 +100,11 @@ def forward_loops(
     unshifted: Any,
     columns: bool,
     most: int,
-    budget: int,
+    keep: bool,
 ) -> tuple[Found, Found | None, Tensor | None]:
     """`forward` of more than one tile."""
     left, right = grid(queries, keys, query_ids, key_ids, most)
-    kept = most_kept(left, right, keys is None, budget)
+    kept = most_kept(left, right, keys is None) if keep else 0
     arguments = left, right, scale, keys is None, columns, kept
     row, column, tiles = either(unshifted, partial(found, *arguments))
     return row, column if columns else None, tiles
@@ -120,13 +127,19 @@ def backward_loops(
     """`backward` of more than one tile."""
     left, right = grid(queries, keys, query_ids, key_ids, most)
     arguments = left, right, scale, keys is None, kept, row_side, column_side, both
-    return either(unshifted, partial(gradients, *arguments))
+    grads: list[Tensor] = either(unshifted, partial(gradients, *arguments))
+    return grads
+
+
+def in_xla() -> bool:
+    """Whether this is traced for XLA, as a part of a function that it compiles whole."""
+    return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def alone(queries: Tensor, keys: Tensor | None, most: int) -> bool:
-    """Whether one tile is known to be all."""
+    """Whether one tile, which may be twice as wide as others, is known to be all."""
     numbers = [count(x) for x in (queries, keys) if x is not None]
-    return all(isinstance(n, int) and n <= most for n in numbers)
+    return all(isinstance(n, int) and n <= 2 * most for n in numbers)
 
 
 def grid(
@@ -137,13 +150,18 @@ def grid(
     return left, left if keys is None else Cut.of(keys, key_ids, most)
 
 
-def most_kept(left: Cut, right: Cut, symmetric: bool, budget: int) -> int:
-    """How many tiles are kept, of those that aren't on the diagonal of the symmetric case."""
-    if not (isinstance(left.tiles, int) and isinstance(right.tiles, int)):
+def most_kept(left: Cut, right: Cut, symmetric: bool) -> int:
+    """How many tiles are kept, of those that aren't on the diagonal of the symmetric case.
+
+    They fit a buffer of XLA's. What is handed from one compiled function to another, as in a plain
+    graph, TensorFlow holds twice.
+    """
+    known = isinstance(left.tiles, int) and isinstance(right.tiles, int)
+    if not (known and in_xla()):
         return 0
     tiles = left.tiles * (left.tiles - 1) // 2 if symmetric else left.tiles * right.tiles
-    itemsize = left.rows.dtype.size
-    return min(budget // (left.rows.shape[1] * right.rows.shape[1] * itemsize), tiles)
+    each = left.rows.shape[1] * right.rows.shape[1] * left.rows.dtype.size
+    return int(min(KEEP_BYTES // each, tiles))
 
 
 def either(unshifted: Any, run: Callable[..., Any]) -> Any:
@@ -156,18 +174,20 @@ def either(unshifted: Any, run: Callable[..., Any]) -> Any:
 def values(left: Cut, right: Cut, scale: Tensor, row: Tensor, column: Tensor, shifted: bool) -> Any:
     """Those of a tile, without what it was filled up with."""
     excluded = left.ids[row][:, None] == right.ids[column]
-    excluded |= (left.index[row] == 0)[:, None] | (right.index[column] == 0)
+    if left.filled or right.filled:
+        excluded |= (left.index[row] == 0)[:, None] | (right.index[column] == 0)
     return _tile.values(left.rows[row], right.rows[column], scale, excluded, shifted)
 
 
 def over_tiles(
     left: Cut, right: Cut, symmetric: bool, kept: int, step: Callable[..., Any], carry: Any
 ) -> Any:
-    """`carry = step(carry, row, column, mirrored, number)` over all tiles.
+    """`carry = step(carry, row, column, mirrored, place)` over all tiles.
 
-    `mirrored` tells whether the tile also stands for its mirror image below the diagonal, `number`
-    which of the kept tiles it is, or None. Both are known beforehand, as the diagonal, kept tiles
-    and others have loops of their own: a condition would copy what it returns.
+    `mirrored` tells whether the tile also stands for its mirror image below the diagonal, `place`
+    which of the kept tiles it is, or None. Both are known beforehand, as tiles on the diagonal,
+    tiles that are kept and all others have loops of their own: a condition would copy what it
+    returns.
     """
 
     def loop(more: Callable[..., Any], body: Callable[..., Any], *variables: Any) -> Any:
@@ -180,59 +200,52 @@ def over_tiles(
         after = step(carry, row, column, symmetric, number if keeps else None)
         ends = column + 1 == right.tiles
         first = row + 2 if symmetric else 0
-        row_after = row + tf.cast(ends, tf.int32)
-        return number + 1, row_after, tf.where(ends, first, column + 1), *after
+        row += tf.cast(ends, tf.int32)
+        return number + 1, row, tf.where(ends, first, column + 1), *after
 
-    place = 0, 0, 0
-    rows = left.tiles
+    start, rows = (0, 0, 0), left.tiles
     if symmetric:
         carry = loop(lambda row, *_: row < left.tiles, diagonal, 0, *carry)[1:]
-        place, rows = (0, 0, 1), rows - 1
+        start, rows = (0, 0, 1), left.tiles - 1
+    variables = *start, *carry
     if kept:
-        after = loop(lambda number, *_: number < kept, partial(others, True), *place, *carry)
-        place, carry = after[:3], after[3:]
-    return loop(lambda _, row, *__: row < rows, partial(others, False), *place, *carry)[3:]
+        variables = loop(lambda number, *_: number < kept, partial(others, True), *variables)
+    return loop(lambda _, row, *__: row < rows, partial(others, False), *variables)[3:]
 
 
 def found(
     left: Cut, right: Cut, scale: Tensor, symmetric: bool, columns: bool, kept: int, shifted: bool
 ) -> tuple[Found, Found, Tensor | None]:
-    """The log-sum-exp and the divisor along rows, and along columns if they are asked for."""
-
+    """Along rows, along columns if they are asked for, and the tiles that are kept, if any."""
     each = 2 if shifted else 1  # what a sum is made of; the loops' variables are those of both
 
-    def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool, number: Any) -> Any:
+    def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool, place: Any) -> Any:
         tile = values(left, right, scale, row, column, shifted)
-        rows, columns_, tiles = carry[:each], carry[each : 2 * each], carry[2 * each :]
+        rows, columns_, tiles = parts(carry)
         rows = added(rows, row, total(tile, 1, shifted))
         if mirrored or columns:
             columns_ = added(columns_, column, total(tile, 0, shifted))
-        if number is not None:
-            tiles = [tiles[0].write(number, tile)]
+        if place is not None:
+            tiles = [tiles[0].write(place, tile)]
         return *rows, *columns_, *tiles
+
+    def parts(carry: Any) -> Any:
+        return carry[:each], carry[each : 2 * each], carry[2 * each :]
 
     def start(side: Cut) -> Any:
         zeros = tf.zeros(tf.shape(side.ids), scale.dtype)
         return (store(zeros), store(zeros - math.inf)) if shifted else (store(zeros),)
 
-    tiles = ()
-    if kept:
-        shape = left.rows.shape[1], right.rows.shape[1]
-        tiles = (tf.TensorArray(scale.dtype, kept, element_shape=shape),)
+    tiles = [tf.TensorArray(scale.dtype, kept)] if kept else []
     carry = over_tiles(left, right, symmetric, kept, step, (*start(left), *start(right), *tiles))
-    row, column, tiles = (
-        [x.stack() for x in part]
-        for part in (carry[:each], carry[each : 2 * each], carry[2 * each :])
-    )
-    tiles = tiles[0] if kept else None
-
-    def done(sums, size):
-        return logarithm([uncut(x, size) for x in sums], shifted)
-
+    row, column, tiles = parts([x.stack() for x in carry])
     if symmetric:
-        both = done(sum_of(tf, row, column), left.count)
-        return both, both, tiles
-    return done(row, left.count), done(column, right.count), tiles
+        row = column = sum_of(tf, row, column)
+    row, column = (
+        logarithm([uncut(x, side.count) for x in sums], shifted)
+        for sums, side in ((row, left), (column, right))
+    )
+    return row, column, tiles[0] if kept else None
 
 
 def added(sums: Any, index: Tensor, more: Any) -> Any:
@@ -246,7 +259,7 @@ def gradients(
     right: Cut,
     scale: Tensor,
     symmetric: bool,
-    kept: Tensor | None,
+    kept: Any,
     row_side: Side,
     column_side: Side | None,
     both: bool,
@@ -262,20 +275,20 @@ def gradients(
     if column_side is not None:
         columns = tiles_of(column_side, right.tiles)
 
-    def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool, number: Any) -> Any:
+    def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool, place: Any) -> Any:
         grad, *turned = carry
-        if number is None:
-            tile = values(left, right, scale, row, column, shifted)
-        else:
-            tile = kept[number]
+        again = place is None
+        tile = values(left, right, scale, row, column, shifted) if again else kept[place]
         above = None if columns is None else Side(*(x[column] for x in columns))
         weight = weights(tf, tile, Side(*(x[row] for x in rows)), above, shifted)
         grad = add_to(grad, row, tf.matmul(weight, right.rows[column]))
         if mirrored or (turned and not symmetric):
-            more = tf.matmul(left.rows[row], weight, transpose_a=True)
+            more = tf.matmul(turned_rows[row], weight)
             turned = [add_to(turned[0], column, more)]
         return grad, *turned
 
+    # XLA takes up to twice the time for W^T Q, and a tenth more for Q^T W with Q to be turned.
+    turned_rows = transposed(left.rows)
     start = [store(tf.zeros_like(left.rows))]
     if both:
         start.append(store(transposed(tf.zeros_like(right.rows))))
