@@ -164,11 +164,11 @@ def most_kept(left: Cut, right: Cut, symmetric: bool) -> int:
     return int(min(KEEP_BYTES // each, tiles))
 
 
-def either(unshifted: Any, run: Callable[..., Any]) -> Any:
-    """`run(shifted=...)`, as the scores are known to need it or not, or will turn out."""
+def either(unshifted: Any, run: Callable[[bool], Any]) -> Any:
+    """`run(shifted)`, as the scores are known to need it or not, or will turn out."""
     if isinstance(unshifted, bool):
-        return run(shifted=not unshifted)
-    return tf.cond(unshifted, lambda: run(shifted=False), lambda: run(shifted=True))
+        return run(not unshifted)
+    return tf.cond(unshifted, lambda: run(False), lambda: run(True))
 
 
 def values(left: Cut, right: Cut, scale: Tensor, row: Tensor, column: Tensor, shifted: bool) -> Any:
