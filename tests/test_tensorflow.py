@@ -263,13 +263,18 @@ def shapes_in(graph: Any) -> list[tuple[int, ...]]:
     return [tuple(dim.size for dim in shape.dim) for shape in shapes if not shape.unknown_rank]
 
 
-@pytest.mark.parametrize(("mode", "kept"), [("graph", 0), ("XLA", 0), ("XLA", 3)])
-def test_no_operation_in_the_graph_makes_a_matrix(mode: str, kept: int, monkeypatch: Any) -> None:
-    """Nor keeps more than the budget, in a function that XLA compiles, or anything in others."""
+@pytest.mark.parametrize("compiled_rows", [400, 401])
+@pytest.mark.parametrize(("mode", "budget"), [("graph", 3), ("XLA", 0), ("XLA", 3)])
+def test_no_operation_in_the_graph_makes_a_matrix(
+    mode: str, budget: int, compiled_rows: int, monkeypatch: Any
+) -> None:
+    """Tiles are kept within the budget, and only in a function that XLA compiles whole."""
     from ntxent.tensorflow import _tiled
 
     monkeypatch.setattr(_tiled, "TILE", 64)
-    monkeypatch.setattr(_tiled, "KEEP_BYTES", (3 if mode == "graph" else kept) * 58**2 * 4)
+    monkeypatch.setattr(_tiled, "COMPILED_ROWS", compiled_rows)
+    monkeypatch.setattr(_tiled, "KEEP_BYTES", budget * 58**2 * 4)
+    kept = budget if mode == "XLA" else 0
     views = views_of(200, 8, "float32")
     found = {}
     for name in ("dense", "tiled"):

@@ -48,7 +48,7 @@ def forward(
     if alone(queries, keys, most):
         found = either(unshifted, partial(_tile.forward, *arguments, columns))
     else:
-        found = forward_loops(*arguments, unshifted, columns, most, keep)
+        found = forward_loops(*arguments, unshifted, columns, most, keep and in_xla())
     return found
 
 
@@ -151,13 +151,8 @@ def grid(
 
 
 def most_kept(left: Cut, right: Cut, symmetric: bool) -> int:
-    """How many tiles are kept, of those that aren't on the diagonal of the symmetric case.
-
-    They fit a buffer of XLA's. What is handed from one compiled function to another, as in a plain
-    graph, TensorFlow holds twice.
-    """
-    known = isinstance(left.tiles, int) and isinstance(right.tiles, int)
-    if not (known and in_xla()):
+    """How many tiles are kept, of those that aren't on the diagonal of the symmetric case."""
+    if not (isinstance(left.tiles, int) and isinstance(right.tiles, int)):
         return 0
     tiles = left.tiles * (left.tiles - 1) // 2 if symmetric else left.tiles * right.tiles
     each = left.rows.shape[1] * right.rows.shape[1] * left.rows.dtype.size
