@@ -263,25 +263,37 @@ def shapes_in(graph: Any) -> list[tuple[int, ...]]:
     return [tuple(dim.size for dim in shape.dim) for shape in shapes if not shape.unknown_rank]
 
 
-def test_no_operation_in_the_graph_makes_a_matrix(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("compiled_rows", [400, 401])
+@pytest.mark.parametrize(("mode", "budget"), [("graph", 3), ("XLA", 0), ("XLA", 3)])
+def test_no_operation_in_the_graph_makes_a_matrix(
+    mode: str, budget: int, compiled_rows: int, monkeypatch: Any
+) -> None:
+    """Tiles are kept within the budget, and only in a function that XLA compiles whole."""
     from ntxent.tensorflow import _tiled
 
     monkeypatch.setattr(_tiled, "TILE", 64)
+    monkeypatch.setattr(_tiled, "COMPILED_ROWS", compiled_rows)
+    monkeypatch.setattr(_tiled, "KEEP_BYTES", budget * 58**2 * 4)
+    kept = budget if mode == "XLA" else 0
     views = views_of(200, 8, "float32")
     found = {}
     for name in ("dense", "tiled"):
-        fn = derivatives(name, "graph").get_concrete_function(*views, np.float32(0.1))
+        fn = derivatives(name, mode).get_concrete_function(*views, np.float32(0.1))
         found[name] = shapes_in(fn.graph)
     assert max(map(prod, found["dense"])) == 400**2
     assert (58, 58) in found["tiled"]  # the walk reaches the loops: 7 tiles of 58
-    assert max(map(prod, found["tiled"])) <= max(58**2, 7 * 58 * 8)
+    assert ((kept, 58, 58) in found["tiled"]) == (kept > 0)
+    assert max(map(prod, found["tiled"])) <= max(max(kept, 1) * 58**2, 7 * 58 * 8)
     assert all(size >= 0 for shape in found["tiled"] for size in shape)  # none is unknown
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_no_tape_watches_the_tiles(tf: Any, mode: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("loops", [True, False])
+def test_no_tape_watches_the_tiles(tf: Any, mode: str, loops: bool, monkeypatch: Any) -> None:
     """One that did would keep every tile, the whole matrix, for a derivative of the loops."""
     from ntxent.tensorflow import _tiled, nt_xent
+
+    monkeypatch.setattr(_tiled, "TILE", 2 if loops else 512)
 
     def fn(*inputs: Any) -> list[Any]:
         seen = []
@@ -293,11 +305,13 @@ def test_no_tape_watches_the_tiles(tf: Any, mode: str, monkeypatch: Any) -> None
             tape.watch(inputs)
             grads = tape.gradient(nt_xent(*inputs), inputs)
             tiles = tf.nest.flatten(seen)
-        assert len(tiles) == 4  # log-sum-exp and divisor of rows, nothing of columns, gradient
+        # log-sum-exp and divisor of rows, nothing of columns, the tile if it is one, the gradient
+        assert [x is None for x in tiles] == [False, False, True, loops, False]
         assert tape.gradient(grads[0], inputs)[0] is not None
         return [tape.gradient(x, inputs) for x in tiles if x is not None]
 
-    assert in_mode(mode, fn)(*map(tf.constant, views_of())) == [(None, None)] * 3
+    found = in_mode(mode, fn)(*map(tf.constant, views_of()))
+    assert found == [(None, None)] * (3 if loops else 4)
 
 
 @pytest.mark.parametrize("kind", ["function", "Keras loss"])

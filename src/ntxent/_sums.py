@@ -51,7 +51,8 @@ def weights(xp: Any, values: Array, row: Side | None, column: Side | None, shift
 
     def part(side: Side, axis: int) -> Array:
         upstream, divisor = (xp.expand_dims(x, axis) for x in side)
-        return (xp.exp(values - divisor) if shifted else values) * upstream
+        return xp.exp(values - divisor) * upstream if shifted else upstream
 
     parts = [part(side, axis) for side, axis in ((row, 1), (column, 0)) if side is not None]
-    return reduce(add, parts)
+    found = reduce(add, parts)
+    return found if shifted else values * found

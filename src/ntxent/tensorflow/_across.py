@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ntxent import _checks
 from ntxent._classes import Classes
-from ntxent.tensorflow._tiled import count
+from ntxent.tensorflow._cut import count
 
 Tensor = Any
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -32,22 +31,3 @@ def masked_logsumexp(scores: Tensor, excluded: Tensor, axis: int) -> Tensor:
     empty = tf.reduce_all(excluded, axis)
     kept = tf.where(excluded & ~tf.expand_dims(empty, axis), nothing, scores)
     return tf.where(empty, nothing, tf.reduce_logsumexp(kept, axis))
-
-
-def second(lse: Callable[..., Tensor], inputs: Any, cotangents: Any) -> Any:
-    """The derivative of the gradient of `lse`; recorded, so that it has further ones too."""
-    with tf.GradientTape() as outer:
-        outer.watch(inputs)
-        upstream, *given = inputs
-        with tf.GradientTape() as inner:
-            inner.watch(given)
-            queries, scale, keys = unpacked(given)
-            found = lse(queries, keys, scale)
-        first = inner.gradient(found, given, upstream)
-    return outer.gradient(first, inputs, list(cotangents))
-
-
-def unpacked(inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Queries, scale and keys, if there are any."""
-    queries, scale, *keys = inputs
-    return queries, scale, keys[0] if keys else None

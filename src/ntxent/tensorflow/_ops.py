@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
-from ntxent.tensorflow import _tiled
+from ntxent.tensorflow import _rows
 from ntxent.tensorflow._across import positive_means
+from ntxent.tensorflow._cut import count, sizes
 from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
 
 Tensor = Any
@@ -63,28 +64,17 @@ class TensorflowOps:
         return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Tensor) -> Any:
-        return _tiled.count(rows)
+        return count(rows)
 
     def stack(self, *arrays: Tensor) -> Tensor:
         rows = arrays[0]
         if len(arrays) > 1:
             # `stack`, not `concat`: it refuses views whose unknown batch sizes turn out to differ.
-            rows = tf.reshape(tf.stack(arrays), (-1, _tiled.sizes(rows)[1]))
+            rows = tf.reshape(tf.stack(arrays), (-1, sizes(rows)[1]))
         return rows if rows.dtype == tf.float64 else tf.cast(rows, tf.float32)
 
     def stack_unit(self, *arrays: Tensor) -> Tensor:
-        """In float64, then rounded: a rounded length would be off for a whole row alike."""
-        rows = self.stack(*arrays)
-        dtype = rows.dtype
-        if dtype == tf.float64:
-            # The square of a float32 stays within the range of a float64; its own may not.
-            largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), -1, keepdims=True))
-            rows = rows / tf.where(largest == 0, tf.ones_like(largest), largest)
-        rows = tf.cast(rows, tf.float64)
-        squares = tf.reduce_sum(rows * rows, -1, keepdims=True)
-        # 1 / sqrt(inf) = 0 and has the derivative 0: a zero row stays zero.
-        inverse = tf.math.rsqrt(tf.where(squares == 0, constant(math.inf, squares), squares))
-        return tf.cast(rows * inverse, dtype)
+        return _rows.unit(self.stack(*arrays))
 
     def inverse(self, temperature: Any, like: Tensor) -> Any:
         if is_number(temperature):
@@ -101,7 +91,7 @@ class TensorflowOps:
         return ids.numpy().tolist() if tf.executing_eagerly() else None
 
     def one_id(self, rows: Tensor, value: int) -> Tensor:
-        return tf.fill((_tiled.count(rows),), value)
+        return tf.fill((count(rows),), value)
 
     def classes(self, labels: Tensor, across: Any) -> Classes:
         labels = everyone = tf.cast(labels, tf.int64)
@@ -120,16 +110,14 @@ class TensorflowOps:
         if across is not None:
             return positive_means(rows, classes, across)
         wide = tf.cast(rows, tf.float64)
-        sums = tf.math.unsorted_segment_sum(wide, classes.groups, _tiled.count(rows))
+        sums = tf.math.unsorted_segment_sum(wide, classes.groups, count(rows))
         divisor = tf.maximum(classes.others, 1)
         return (tf.gather(sums, classes.groups) - wide) / divisor[:, None]
 
     def partner_logits(self, rows: Tensor, partners: Any, scale: Any) -> Tensor:
-        wide = tf.cast(rows, tf.float64)
-        if not len(getattr(partners, "shape", ())):
-            partners = tf.roll(wide, -partners, 0)
-        scale = scale if isinstance(scale, float) else tf.cast(scale, tf.float64)
-        return tf.reduce_sum(wide * tf.cast(partners, tf.float64), 1) * scale
+        whole = len(getattr(partners, "shape", ()))
+        dots = _rows.dots(rows, partners) if whole else _rows.dots_ahead(rows, partners)
+        return dots * (scale if isinstance(scale, float) else tf.cast(scale, tf.float64))
 
     def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
         return self.log1pexp(lse - positive)

@@ -7,15 +7,15 @@ Over replicas of a strategy both are in `_pairs_across.py`.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from ntxent._pairs import sides, two_sides
 from ntxent.tensorflow import _dense, _pairs_across, _tiled
-from ntxent.tensorflow._dense import unpacked
-from ntxent.tensorflow._tiled import count
+from ntxent.tensorflow._closed_form import closed_form
+from ntxent.tensorflow._cut import count
+from ntxent.tensorflow._tile import fits
 
 Tensor = Any
 IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
@@ -37,6 +37,7 @@ def pair_logsumexp(
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
+    unshifted = unit and fits(scale, queries if keys is None else keys)
     scale = tf.convert_to_tensor(scale, queries.dtype)
     if across is not None:
         left, right = (tf.cast(x, tf.int64) for x in (left, right))  # collectives take few integers
@@ -44,7 +45,7 @@ def pair_logsumexp(
         return form(queries, keys, scale, left, right, unit, columns, across)
     if implementation == "dense":
         return _dense.pair_logsumexp(queries, keys, scale, left, right, columns)
-    return tiled(queries, keys, scale, left, right, unit, columns)
+    return tiled(queries, keys, scale, left, right, unshifted, columns)
 
 
 def as_ids(ids: Any, rows: Tensor) -> Tensor:
@@ -64,37 +65,26 @@ def tiled(
     scale: Tensor,
     query_ids: Tensor,
     key_ids: Tensor,
-    unit: bool,
+    unshifted: Any,
     columns: bool,
 ) -> Tensor:
-    """`_tiled.py` with its closed-form derivative, and under that dense's.
-
-    Tapes also watch inside a custom gradient, and would have the loops keep every tile for a
-    derivative that is never asked for: `stop_gradient` hides the tiles from them.
-    """
+    """`_tiled.py` with its closed-form derivative, and under that dense's."""
     ids, symmetric, most = (query_ids, key_ids), keys is None, _tiled.TILE
-    inputs = (queries, scale) if symmetric else (queries, scale, keys)
-    lse = partial(_dense.pair_logsumexp, query_ids=query_ids, key_ids=key_ids, columns=columns)
 
-    @tf.custom_gradient
-    def value(*inputs: Tensor) -> Any:
-        queries, scale, others = unpacked(map(tf.stop_gradient, inputs))
-        unshifted = unit and _tiled.fits(scale, count(queries if symmetric else others))
-        row, column = _tiled.forward(queries, others, scale, *ids, unshifted, columns, most)
+    def forward(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Any:
+        arguments = queries, keys, scale, *ids, unshifted
+        row, column, kept = _tiled.forward(*arguments, columns, most, True)
         divisor = None if column is None else column.divisor
 
-        @tf.custom_gradient
-        def first(upstream: Tensor, *inputs: Tensor) -> Any:
-            both = sides(tf.stop_gradient(upstream), row.divisor, divisor, count(queries))
-            grad, *more = _tiled.backward(queries, others, scale, *ids, unshifted, *both, most)
+        def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+            both = sides(upstream, row.divisor, divisor, count(queries))
+            grad, *more = _tiled.backward(*arguments, *both, most, kept)
             by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
+            return grad, by_scale, *more
 
-            def second(*cotangents: Tensor) -> Any:
-                return _dense.second(lse, (upstream, *inputs), cotangents)
+        return row.lse if column is None else tf.concat((row.lse, column.lse), 0), gradient
 
-            return (grad, by_scale, *more), second
+    def dense(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Tensor:
+        return _dense.pair_logsumexp(queries, keys, scale, *ids, columns)
 
-        found = row.lse if column is None else tf.concat((row.lse, column.lse), 0)
-        return found, lambda upstream: first(upstream, *inputs)
-
-    return value(*inputs)
+    return closed_form(forward, dense, (queries, scale) if symmetric else (queries, scale, keys))

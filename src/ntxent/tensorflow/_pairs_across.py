@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ntxent._pairs import Side, sides
-from ntxent.tensorflow import _dense, _tiled
+from ntxent.tensorflow import _dense, _tile, _tiled
 from ntxent.tensorflow._across import Replicas
-from ntxent.tensorflow._tiled import count
+from ntxent.tensorflow._closed_form import closed_form
+from ntxent.tensorflow._cut import count
+from ntxent.tensorflow._tile import Found
 
 Tensor = Any
 
@@ -66,26 +68,16 @@ def tiled(
 ) -> Tensor:
     """As `_pair_logsumexp.tiled`: the closed form, hidden from tapes, and under that dense's."""
     options: Any = query_ids, key_ids, unit, columns, across
-    inputs = (queries, scale) if keys is None else (queries, scale, keys)
 
-    def lse(queries: Tensor, keys: Tensor | None, scale: Tensor) -> Tensor:
+    def forward(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Any:
+        pairs = Pairs(queries, keys, scale, *options)
+        return pairs.forward(), pairs.backward
+
+    def matrices(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Tensor:
         return dense(queries, keys, scale, *options)
 
-    @tf.custom_gradient
-    def value(*inputs: Tensor) -> Any:
-        pairs = Pairs(*_dense.unpacked(map(tf.stop_gradient, inputs)), *options)
-        found = pairs.forward()
-
-        @tf.custom_gradient
-        def first(upstream: Tensor, *inputs: Tensor) -> Any:
-            def second(*cotangents: Tensor) -> Any:
-                return _dense.second(lse, (upstream, *inputs), cotangents)
-
-            return pairs.backward(tf.stop_gradient(upstream)), second
-
-        return found, lambda upstream: first(upstream, *inputs)
-
-    return value(*inputs)
+    inputs = (queries, scale) if keys is None else (queries, scale, keys)
+    return closed_form(forward, matrices, inputs)
 
 
 class Pairs:
@@ -94,8 +86,8 @@ class Pairs:
     def __init__(
         self,
         queries: Tensor,
-        scale: Tensor,
         keys: Tensor | None,
+        scale: Tensor,
         query_ids: Tensor,
         key_ids: Tensor,
         unit: bool,
@@ -110,7 +102,7 @@ class Pairs:
         self.all_left = self.all_right
         if not self.symmetric:
             self.all_left = Rows(*across.gather(*self.left))
-        self.unshifted = unit and _tiled.fits(scale, count(self.all_right.rows))
+        self.unshifted = unit and _tile.fits(scale, self.all_right.rows)
 
     def forward(self) -> Tensor:
         """The log-sum-exp of own queries, then of own keys if columns were asked for."""
@@ -122,10 +114,10 @@ class Pairs:
         self.divisors = row.divisor, column.divisor
         return tf.concat((row.lse, column.lse), 0)
 
-    def found(self, own: Rows, everyone: Rows) -> _tiled.Found:
+    def found(self, own: Rows, everyone: Rows) -> Found:
         """Of own rows over the rows of all."""
         arguments = own.rows, everyone.rows, self.scale, own.ids, everyone.ids, self.unshifted
-        found: _tiled.Found = _tiled.forward(*arguments, False, _tiled.TILE)[0]
+        found: Found = _tiled.forward(*arguments, False, _tiled.TILE, False)[0]
         return found
 
     def backward(self, upstream: Tensor) -> tuple[Tensor, ...]:
@@ -152,4 +144,4 @@ class Pairs:
     def gradient(self, own: Rows, everyone: Rows, side: Side, others: Side | None) -> Tensor:
         """Of own rows, from the rows of all."""
         arguments = own.rows, everyone.rows, self.scale, own.ids, everyone.ids, self.unshifted
-        return _tiled.backward(*arguments, side, others, _tiled.TILE, False)[0]
+        return _tiled.backward(*arguments, side, others, _tiled.TILE, None, False)[0]

@@ -1,0 +1,106 @@
+"""The mathematics of one tile of scores; and the whole of it where one tile is all there is.
+
+With S = scale * Q K^T and upstream g (rows) and h (columns), over the pairs that count:
+
+    row_lse_i = log sum_k exp(S_ik)            column_lse_k = log sum_i exp(S_ik)
+    W_ik = g_i exp(S_ik - row_lse_i) + h_k exp(S_ik - column_lse_k)
+    dQ = scale W K                             dK = scale W^T Q
+
+When the keys are the queries, W with h = g holds both terms of a pair.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ntxent import _range
+from ntxent._pairs import Side
+from ntxent._sums import factor, finite, prepared, weights
+from ntxent.tensorflow._cut import count
+
+Tensor = Any
+
+
+class Found(NamedTuple):
+    """Log-sum-exps, and what the gradient divides exponentials by; see `ntxent._pairs.Side`."""
+
+    lse: Tensor
+    divisor: Tensor
+
+
+def fits(scale: Any, keys: Tensor) -> Any:
+    """Whether exponentials of unit rows need no shift: a bool, if all is known, or a tensor."""
+    rows, itemsize = count(keys), keys.dtype.size
+    if isinstance(scale, float) and isinstance(rows, int):
+        return not _range.needs_shift(itemsize, scale, rows, unit=True)
+    return scale + tf.math.log(tf.cast(rows, keys.dtype)) <= _range.ROOM[itemsize]
+
+
+def values(queries: Tensor, keys: Tensor, scale: Tensor, excluded: Tensor, shifted: bool) -> Tensor:
+    """The scores of a tile, or their exponentials; excluded pairs are at -inf, or at 0."""
+    scores = tf.matmul(queries * scale, keys, transpose_b=True)
+    scores = tf.where(excluded, tf.constant(-math.inf, scores.dtype), scores)
+    return scores if shifted else tf.exp(scores)
+
+
+def total(tile: Tensor, axis: int, shifted: bool) -> tuple[Tensor, ...]:
+    """The sum of exponentials, or that of scores below their maximum, and the maximum."""
+    if not shifted:
+        return (tf.reduce_sum(tile, axis),)
+    top = tf.reduce_max(tile, axis)
+    return tf.reduce_sum(tf.exp(tile - tf.expand_dims(finite(tf, top), axis)), axis), top
+
+
+def logarithm(sums: Any, shifted: bool) -> Found:
+    """The log-sum-exp, and the divisor: the sum, or for shifted scores the log-sum-exp.
+
+    A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
+    """
+    found, *tops = sums
+    lse = tf.math.log(found) + (tops[0] if shifted else 0)
+    infinite = tf.constant(math.inf, lse.dtype)
+    divisor = tf.where(found == 0, infinite, lse if shifted else found)
+    return Found(tf.where(found == 0, -infinite, lse), divisor)
+
+
+def forward(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    columns: bool,
+    shifted: bool,
+) -> tuple[Found, Found | None, Tensor]:
+    """What is found along rows and (if asked) columns, and the tile, for the backward pass."""
+    others = queries if keys is None else keys
+    tile = values(queries, others, scale, query_ids[:, None] == key_ids, shifted)
+    row, *column = (
+        logarithm(total(tile, axis, shifted), shifted) for axis in (1, 0)[: 1 + columns]
+    )
+    return row, column[0] if column else None, tile
+
+
+def backward(
+    queries: Tensor,
+    keys: Tensor | None,
+    scale: Tensor,
+    tile: Tensor,
+    row_side: Side,
+    column_side: Side | None,
+    both: bool,
+    shifted: bool,
+) -> list[Tensor]:
+    """The gradients of queries and (if both) keys; in the symmetric case one, of both together."""
+    row = prepared(tf, row_side, scale, shifted)
+    column = row if keys is None else None
+    if column_side is not None:
+        column = prepared(tf, column_side, scale, shifted)
+    weight = weights(tf, tile, row, column, shifted)
+    grads = [tf.matmul(weight, queries if keys is None else keys)]
+    if both and keys is not None:
+        grads.append(tf.matmul(weight, queries, transpose_a=True))
+    return [x * factor(tf, scale, shifted) for x in grads]
