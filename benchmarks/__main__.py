@@ -2,7 +2,8 @@
 
 python -m benchmarks --quick           about two minutes on two cores
 python -m benchmarks                   everything; says first how long it will take
-python -m benchmarks --only jax        one library's part of it, merged into the results
+python -m benchmarks --only jax        one library's part of it, merged into the results;
+                                       --sizes 256 1024 some batches' part, likewise
 python -m benchmarks --write           tables and figures of README and docs, from the results
 python -m benchmarks --check           fail if a page differs from the results
 """
@@ -34,7 +35,9 @@ def main() -> int:
     todo = cases.quick() if options.quick else cases.full()
     if options.only:
         todo = [case for case in todo if case.setting.library == options.only]
-    rows = run(todo, path, merge=bool(options.only))
+    if options.sizes:
+        todo = [case for case in todo if case.setting.images in options.sizes]
+    rows = run(todo, path, merge=bool(options.only or options.sizes))
     if not options.quick:
         print("\n" + claims.table(rows))
     failed = [row for row in rows if row.failed and peers.FORMS[row.key].ours]
@@ -55,6 +58,7 @@ def parsed() -> argparse.Namespace:
     choice.add_argument("--write", action="store_true", help="put tables and figures into pages")
     choice.add_argument("--check", action="store_true", help="fail if they aren't there")
     parser.add_argument("--only", choices=("torch", "numpy", "jax", "tensorflow"))
+    parser.add_argument("--sizes", type=int, nargs="+", help="batches")
     parser.add_argument("--csv", type=Path, help="the file to write, or to render from")
     return parser.parse_args()
 

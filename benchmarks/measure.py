@@ -24,9 +24,9 @@ from benchmarks.cases import Case, Setting, missing
 from benchmarks.ceilings import floor_ms
 
 ROOT = Path(__file__).resolve().parent.parent
-BURST_S = 0.03  # shorter steps are repeated for so long in a turn
+BURST_S = 0.1  # shorter steps are repeated for so long in a turn
 WARM_MS = 200.0  # shorter steps start a turn with one that isn't counted
-ROUNDS = (3, 40)
+ROUNDS = (3, 20)
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
