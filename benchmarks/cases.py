@@ -140,7 +140,9 @@ def missing(case: Case, key: str) -> str:
         if package and not peers.installed(package):
             return f"{package} is not installed"
     needed, there = form.bytes(images), available_bytes()
-    if images > form.most_images or needed > 0.9 * there:
+    if images > form.most_images:
+        return "needs more memory than there is"
+    if needed > 0.9 * there:
         return f"needs {needed / 2**30:.0f} GiB of memory, {there / 2**30:.0f} are free"
     if case.step_s(key) > PATIENCE_S:
         return f"a step would take {case.step_s(key) / 60:.0f} minutes"

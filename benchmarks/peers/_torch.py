@@ -72,9 +72,9 @@ def row_maximum() -> Loss:
 
 def lightly() -> Loss:
     """lightly's NTXentLoss."""
-    NTXentLoss = lightly_module().NTXentLoss
+    module = cache(lightly_module().NTXentLoss)  # made once, as one does
 
-    return lambda z1, z2, temperature: NTXentLoss(temperature=temperature)(z1, z2)
+    return lambda z1, z2, temperature: module(temperature)(z1, z2)
 
 
 @cache
@@ -98,8 +98,10 @@ def metric_learning() -> Loss:
     import torch
     from pytorch_metric_learning.losses import NTXentLoss
 
+    module = cache(NTXentLoss)
+
     def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        return NTXentLoss(temperature)(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
+        return module(temperature)(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
 
     return loss
 
@@ -142,7 +144,8 @@ def metric_learning_sup_con() -> Loss:
     """pytorch-metric-learning's SupConLoss, on both views as rows of their image's class."""
     from pytorch_metric_learning.losses import SupConLoss
 
-    return labelled(lambda z, labels, temperature: SupConLoss(temperature)(z, labels))
+    module = cache(SupConLoss)
+    return labelled(lambda z, labels, temperature: module(temperature)(z, labels))
 
 
 def our_sup_con() -> Loss:
@@ -156,9 +159,12 @@ def labelled(function: Callable[..., Any]) -> Loss:
     """Of rows and labels, from two views."""
     import torch
 
+    @cache
+    def labels(images: int) -> torch.Tensor:
+        return torch.from_numpy(labels_of(images)).repeat(2)
+
     def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        labels = torch.from_numpy(labels_of(len(z1))).repeat(2)
-        return function(torch.cat([z1, z2]), labels, temperature)
+        return function(torch.cat([z1, z2]), labels(len(z1)), temperature)
 
     return loss
 
@@ -241,7 +247,7 @@ FORMS = (
     *both(Form("torch", "mask", "labels and mask", labels_mask, 600, 60, 40), 50, 30),
     *both(Form("torch", "row_maximum", "row maximum", row_maximum, 500, 45, 32), 14, 10),
     *both(Form("torch", "lightly", "lightly", lightly, 600, 35, 24, needs="lightly"), 35, 24),
-    # its mask of positive against negative pairs is cubic in N: 2.2 GB at 512, 34 GB asked at 1024
+    # its mask of positive against negative pairs is cubic in N: 2.2 GB at 256, 34 GB asked at 1024
     Form(
         "torch",
         "pml",
@@ -250,7 +256,7 @@ FORMS = (
         2000,
         800,
         2100,
-        most_images=1024,
+        most_images=512,
         **PML,
     ),
     *both(Form("torch", "ntxent", "ntxent", ours, 350, 4, ours=True), 4.5, 0),
