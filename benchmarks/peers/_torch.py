@@ -277,9 +277,19 @@ FORMS = (
         loss="sup_con",
         **PML,
     ),
-    Form("torch", "sup_con", "ntxent, sup_con", our_sup_con, 500, 4.5, loss="sup_con", ours=True),
+    *both(
+        Form(
+            "torch", "sup_con", "ntxent, sup_con", our_sup_con, 500, 4.5, loss="sup_con", ours=True
+        ),
+        4.5,
+        0,
+    ),
     *both(Form("torch", "clip", "CLIP's cross-entropies", clip, 200, 6, 4, loss="clip"), 4, 2),
-    Form("torch", "our_clip", "ntxent, info_nce", our_clip, 400, 2, loss="clip", ours=True),
+    *both(
+        Form("torch", "our_clip", "ntxent, info_nce", our_clip, 400, 2, loss="clip", ours=True),
+        2,
+        0,
+    ),
     *both(
         Form("torch", "ranking", "sentence-transformers", ranking, 200, 5, 3, loss="info_nce"), 4, 2
     ),
@@ -294,5 +304,11 @@ FORMS = (
         loss="info_nce",
         needs="info_nce",
     ),
-    Form("torch", "info_nce", "ntxent, one way", our_one_way, 400, 2, loss="info_nce", ours=True),
+    *both(
+        Form(
+            "torch", "info_nce", "ntxent, one way", our_one_way, 400, 2, loss="info_nce", ours=True
+        ),
+        2,
+        0,
+    ),
 )
