@@ -30,18 +30,19 @@ def loops(loss: str, z1: np.ndarray, z2: np.ndarray, tau: float) -> float:
 
 @torch_alone
 @pytest.mark.parametrize("loss", ["nt_xent", "sup_con", "clip", "info_nce"])
-def test_the_oracle_is_the_formula(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tau", [0.3, 0.01])
+def test_the_oracle_is_the_formula(loss: str, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and gradient, of copies too: 8 distinct images, and each of them twice."""
     monkeypatch.setattr(peers, "DISTINCT", 8)
     monkeypatch.setattr(peers, "labels_of", lambda images: np.arange(images) % 8 % 3)
     for images in (8, 16):
-        setting = Setting("torch", loss, images, columns=4, dtype="float64", temperature=0.3)
+        setting = Setting("torch", loss, images, columns=4, dtype="float64", temperature=tau)
         z1, z2 = oracle.views(setting)
         value, gradient = oracle.reference(setting)
-        assert_within(relative_error(value, loops(loss, z1, z2, 0.3)), 1e-12, loss)
+        assert_within(relative_error(value, loops(loss, z1, z2, tau)), 1e-12, loss)
         step = np.zeros_like(z1)
         step[1, 2] = 1e-6
-        ahead, behind = (loops(loss, z1 + sign * step, z2, 0.3) for sign in (1, -1))
+        ahead, behind = (loops(loss, z1 + sign * step, z2, tau) for sign in (1, -1))
         slope = (ahead - behind) / 2e-6
         assert_within(abs(slope - gradient[1, 2]) / np.abs(gradient).max(), 1e-7, loss)
 
