@@ -24,7 +24,7 @@ def torch_work(rows: np.ndarray, tile: np.ndarray, setting: Setting) -> Work:
     import torch
 
     torch.set_num_threads(setting.threads)
-    dtype = getattr(torch, setting.dtype)
+    dtype = torch.float64 if setting.dtype == "float64" else torch.float32  # as sums are held
     z, e = torch.from_numpy(rows).to(dtype), torch.from_numpy(tile).to(dtype)
     scores, product, powers = torch.empty_like(e), torch.empty_like(z), torch.empty_like(e)
     return (
@@ -86,9 +86,8 @@ class Ceilings:
         self.work = WORK[setting.library](rows, tile, setting)
         self.burst(0.0, warm=True)  # what is loaded and compiled once
 
-    def burst(self, seconds: float, warm: bool) -> dict[str, float]:
+    def burst(self, seconds: float, warm: bool) -> dict[str, float]:  # noqa: ARG002 as a Worker's
         """Median seconds of a tile of scores, of a tile's product with rows, of exponentials."""
-        del warm  # a median needs no warm-up
         times: tuple[list[float], ...] = ([], [], [])
         ended = time.perf_counter() + seconds
         while len(times[0]) < 3 or time.perf_counter() < ended:

@@ -25,7 +25,10 @@ STYLES = {
     "simclr": ("#d55e00", "o"),
     "simclr_xla": ("#e69f00", "s"),
     "ntxent_xla": ("#7cc4f5", "s"),
+    "ntxent_compiled": ("#1f5fa8", "^"),
+    "row_maximum_compiled": ("#c9a27a", "v"),
     "matrix": ("#d55e00", "o"),
+    "dense": ("#5aa9a9", "D"),
 }
 PANELS = (("runtime_ms", "forward and backward, ms"), ("peak_mib", "peak memory, MiB"))
 INK = "#808080"  # reads on white and on black

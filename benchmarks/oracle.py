@@ -114,10 +114,12 @@ def one_side(
 ) -> tuple[float, np.ndarray]:
     """Rows against all others; a row is as often the positive of others as they are its own."""
     e = np.exp(z @ z.T / tau)
-    total = count * e.sum(1) - e.diagonal()
+    itself = e.diagonal().copy()
+    np.fill_diagonal(e, 0)  # left in and taken off again it would take all digits along
+    total = count * e.sum(1) + (count - 1) * itself
     loss = float(np.mean(np.log(total) - (z * positive).sum(1) / tau))
     e *= 1 / total[:, None] + 1 / total
-    dz = count * (e @ z) - e.diagonal()[:, None] * z - 2 * positive
+    dz = count * (e @ z) + ((count - 1) * 2 * itself / total)[:, None] * z - 2 * positive
     return loss, dz / (len(z) * count * tau)
 
 

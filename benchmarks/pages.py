@@ -30,7 +30,12 @@ def pages(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
                 report.by_size(rows, Setting(library, "nt_xent", 0), keys(library), report.time_of)
                 for library in ("torch", "jax", "tensorflow", "numpy")
             ),
-            "peaks": report.by_size(rows, TORCH, keys("torch"), report.peak_of),
+            "peaks": "\n\n".join(
+                report.by_size(rows, Setting(library, "nt_xent", 0), keys(library), report.peak_of)
+                for library in ("torch", "jax", "tensorflow", "numpy")
+            ),
+            "accuracy": accuracy(rows),
+            "floors": floors(rows),
             "losses": losses(rows),
             "varied": varied(rows),
             "growth": growth.table(rows),
@@ -82,6 +87,35 @@ def both(row: Row | None) -> str:
     return duration(row.runtime_ms) + (f", {size(row.peak_mib)}" if row.peak_mib else "")
 
 
+def accuracy(rows: Sequence[Row]) -> str:
+    """Errors of every form that ran at N = 4096, or else 1024, or else 256."""
+    lines = []
+    for key, form in peers.FORMS.items():
+        for images in (4096, 1024, 256):
+            setting = Setting(form.library, form.loss, images)
+            row = report.of(rows, setting, key)
+            if row and row.loss_error_ratio is not None:
+                found = row.loss_error_ratio, row.gradient_error_ratio or 0.0
+                lines.append([form.label, str(images), *(f"{error:.0e}" for error in found)])
+                break
+    return report.markdown(["form", "N", "loss", "gradient"], lines)
+
+
+def floors(rows: Sequence[Row]) -> str:
+    """Our times over the floor, from where the pairs count."""
+    ours = [key for key, form in peers.FORMS.items() if form.ours and form.loss == "nt_xent"]
+    sizes = (1024, 2048, 4096, 8192, 16384, 65536)
+    lines = []
+    for key in ours:
+        settings = [Setting(key.split(".")[0], "nt_xent", images) for images in sizes]
+        found = [report.of(rows, setting, key) for setting in settings]
+        ratios = [report.over(row.runtime_ms, row.floor_ms) if row else None for row in found]
+        if any(ratios):
+            cells = [f"{ratio:.2f}" if ratio else "–" for ratio in ratios]
+            lines.append([peers.FORMS[key].label, *cells])
+    return report.markdown(["time / floor, N", *map(str, sizes)], lines)
+
+
 def losses(rows: Sequence[Row]) -> str:
     """The other losses of the family, by size."""
     return "\n\n".join(
@@ -92,7 +126,7 @@ def losses(rows: Sequence[Row]) -> str:
 
 def varied(rows: Sequence[Row]) -> str:
     """Settings that differ from the first in one thing, and that one."""
-    base = [replace(TORCH, images=images) for images in (256, 1024, 4096)]
+    base = [replace(TORCH, images=images) for images in (256, 1024)]
     settings = dict.fromkeys(row.setting for row in rows if row.library == "torch")
     others = [s for s in settings if s.loss == "nt_xent" and differs(s)]
     lines = []

@@ -101,7 +101,8 @@ def peak_of(row: Row) -> str:
 def caption(rows: Sequence[Row]) -> str:
     """What the numbers are and where they are from."""
     first, commits = rows[0], sorted({row.commit for row in rows})
-    packages = sorted({f"{name(row)} {row.package_version}" for row in rows if row.package_version})
+    names = {(peers.FORMS[row.key].distribution, row.package_version) for row in rows}
+    packages = sorted(f"{name} {version}" for name, version in names if version)
     dates = sorted({row.date_utc for row in rows})
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     busiest = max((row.others_busy_ratio or 0 for row in rows), default=0)
@@ -110,9 +111,3 @@ def caption(rows: Sequence[Row]) -> str:
         f"{', '.join(packages)}; {days}, commit {', '.join(commits)}; other processes took at "
         f"most {busiest:.0%} of the cores."
     )
-
-
-def name(row: Row) -> str:
-    """The package that a row's form is from."""
-    form = peers.FORMS[row.key]
-    return "ntxent" if form.ours else (form.needs or form.library).replace("_", "-")

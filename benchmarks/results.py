@@ -107,14 +107,12 @@ def make_row(key: str, setting: Setting, answer: dict[str, Any], busy: float | N
 def environment(key: str) -> dict[str, Any]:
     """Where and with what; no names of machines or folders."""
     form = peers.FORMS[key]
-    package = "ntxent" if form.ours else (form.needs or form.library).replace("_", "-")
-    package = {"info-nce": "info-nce-pytorch"}.get(package, package)
     return {
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "device": processor(),
         "python_version": platform.python_version(),
         "library_version": version_of(form.library),
-        "package_version": version_of(package),
+        "package_version": version_of(form.distribution),
         "commit": commit(),
         "date_utc": datetime.now(UTC).date().isoformat(),
     }

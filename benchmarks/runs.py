@@ -47,6 +47,7 @@ class NumpyRun:
     """The same where the form itself returns the gradients."""
 
     def __init__(self, form: Form, setting: Setting) -> None:
+        check_serves(setting)
         self.loss, self.views, self.temperature = form.make(), views(setting), setting.temperature
         self.found: Any = None
 
@@ -68,6 +69,8 @@ class JaxRun(NumpyRun):
         import jax
         import jax.numpy as jnp
 
+        check_serves(setting)
+
         loss, self.wait = form.make(), jax.block_until_ready
         self.compiled = jax.jit(
             jax.value_and_grad(lambda z1, z2: loss(z1, z2, setting.temperature), argnums=(0, 1))
@@ -85,6 +88,7 @@ class TensorflowRun(JaxRun):
     def __init__(self, form: Form, setting: Setting) -> None:
         import tensorflow as tf
 
+        check_serves(setting)
         tf.config.threading.set_intra_op_parallelism_threads(setting.threads)
         loss = form.make()
 
@@ -102,6 +106,13 @@ class TensorflowRun(JaxRun):
         self.compiled, self.wait = step, wait
         self.views = [tf.constant(view) for view in views(setting)]
         self.found: Any = None
+
+
+def check_serves(setting: Setting) -> None:
+    """Only PyTorch's runs vary in these; a row must not say that another's did."""
+    if setting.dtype != "float32" or not setting.backward:
+        msg = f"{setting.library} runs float32, forward and backward; got {setting}"
+        raise ValueError(msg)
 
 
 Run = TorchRun | NumpyRun

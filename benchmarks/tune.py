@@ -46,6 +46,8 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     options = parser.parse_args()
+    if options.write and options.backend:
+        parser.error("--write replaces the tables of all backends: leave --backend out")
     tables = [table(library, options.sizes) for library in options.backend or CHOICES]
     text = "\n\n".join(tables)
     print(text)
@@ -58,23 +60,33 @@ def main() -> int:
 
 def table(library: str, sizes: Sequence[int]) -> str:
     """A line for each choice, a column for each batch; the one that ships is bold."""
-    form, values = CHOICES[library]
-    tiled = import_module(f"ntxent.{library}._tiled")
-    shipped = {name: getattr(tiled, name) for name in values}
-    choices = [dict(zip(values, choice, strict=True)) for choice in product(*values.values())]
-    # one constant at a time away from what ships
-    near = [c for c in choices if sum(c[name] != shipped[name] for name in values) <= 1]
-    keys = [f"{library}.{form}@" + ",".join(f"{k}={v}" for k, v in c.items()) for c in near]
-    peers.FORMS.update({key: peers.form(key) for key in keys})
-    columns = [column(Setting(library, "nt_xent", images), keys) for images in sizes]
-    lines = []
-    for choice, key in zip(near, keys, strict=True):
-        name = ", ".join(words(*item) for item in choice.items())
-        lines.append(
-            [f"**{name}**" if choice == shipped else name, *(cells[key] for cells in columns)]
+    form, _ = CHOICES[library]
+    keys = {
+        f"{library}.{form}@" + ",".join(f"{name}={value}" for name, value in choice.items()): (
+            ", ".join(words(*item) for item in choice.items()),
+            shipped,
         )
+        for choice, shipped in choices(library)
+    }
+    peers.FORMS.update({key: peers.form(key) for key in keys})
+    columns = [column(Setting(library, "nt_xent", images), [*keys]) for images in sizes]
+    lines = [
+        [f"**{name}**" if shipped else name, *(cells[key] for cells in columns)]
+        for key, (name, shipped) in keys.items()
+    ]
     head = [peers.FORMS[f"{library}.{form}"].label, *(f"N = {images}" for images in sizes)]
     return report.markdown(head, lines)
+
+
+def choices(library: str) -> list[tuple[dict[str, int], bool]]:
+    """Those that differ from what ships in one constant at most, and whether they are it."""
+    _, given = CHOICES[library]
+    tiled = import_module(f"ntxent.{library}._tiled")
+    shipped = {name: getattr(tiled, name) for name in given}
+    values = [sorted({*tried, shipped[name]}) for name, tried in given.items()]
+    found = [dict(zip(given, choice, strict=True)) for choice in product(*values)]
+    differing = [sum(choice[name] != shipped[name] for name in given) for choice in found]
+    return [(c, not count) for c, count in zip(found, differing, strict=True) if count <= 1]
 
 
 def column(setting: Setting, keys: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,8 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not come between the answers
     request = json.loads(sys.stdin.readline())
     setting = Setting(**request["setting"])
+    if hasattr(os, "sched_setaffinity"):  # XLA takes all the cores that it may
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.threads])
     if request["form"] == "ceilings":
         worker: Any = Ceilings(setting)
         answer: dict[str, Any] = {}

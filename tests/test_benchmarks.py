@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,12 @@ import numpy as np
 import pytest
 
 from _tolerances import assert_within, relative_error
+from benchmarks import cases, claims, growth, measure, oracle, pages, peers, results, tune
+from benchmarks.cases import Case, Setting
+from benchmarks.peers import Form
 from ntxent import reference
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))  # the benchmarks are a package of the repository, not of the wheel
-
-from benchmarks import cases, claims, growth, measure, oracle, pages, peers, results  # noqa: E402
-from benchmarks.cases import Case, Setting  # noqa: E402
-from benchmarks.peers import Form  # noqa: E402
-
-pytestmark = pytest.mark.only("torch")
+torch_alone = pytest.mark.only("torch")  # each session has one framework; this one has most forms
 
 
 def loops(loss: str, z1: np.ndarray, z2: np.ndarray, tau: float) -> float:
@@ -33,23 +28,26 @@ def loops(loss: str, z1: np.ndarray, z2: np.ndarray, tau: float) -> float:
     return reference.info_nce(z1, z2, temperature=tau, symmetric=loss == "clip")
 
 
+@torch_alone
 @pytest.mark.parametrize("loss", ["nt_xent", "sup_con", "clip", "info_nce"])
-def test_the_oracle_is_the_formula(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tau", [0.3, 0.01])
+def test_the_oracle_is_the_formula(loss: str, tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and gradient, of copies too: 8 distinct images, and each of them twice."""
     monkeypatch.setattr(peers, "DISTINCT", 8)
     monkeypatch.setattr(peers, "labels_of", lambda images: np.arange(images) % 8 % 3)
     for images in (8, 16):
-        setting = Setting("torch", loss, images, columns=4, dtype="float64", temperature=0.3)
+        setting = Setting("torch", loss, images, columns=4, dtype="float64", temperature=tau)
         z1, z2 = oracle.views(setting)
         value, gradient = oracle.reference(setting)
-        assert_within(relative_error(value, loops(loss, z1, z2, 0.3)), 1e-12, loss)
+        assert_within(relative_error(value, loops(loss, z1, z2, tau)), 1e-12, loss)
         step = np.zeros_like(z1)
         step[1, 2] = 1e-6
-        ahead, behind = (loops(loss, z1 + sign * step, z2, 0.3) for sign in (1, -1))
+        ahead, behind = (loops(loss, z1 + sign * step, z2, tau) for sign in (1, -1))
         slope = (ahead - behind) / 2e-6
         assert_within(abs(slope - gradient[1, 2]) / np.abs(gradient).max(), 1e-7, loss)
 
 
+@torch_alone
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 def test_inputs_are_what_the_dtype_holds(dtype: str) -> None:
     import torch
@@ -59,9 +57,11 @@ def test_inputs_are_what_the_dtype_holds(dtype: str) -> None:
         assert np.array_equal(exact, view)
 
 
-def test_forms_take_turns_and_are_right() -> None:
+def test_forms_take_turns_and_are_right(backend: Any) -> None:
     """Whole, in processes of their own: ours, a pasted form, the machine's floor."""
-    case = cases.case("torch", "nt_xent", 16, "eager", "ntxent", budget_s=0.1)
+    pasted = {"torch": "eager", "jax": "jitted", "tensorflow": "simclr", "numpy": "matrix"}
+    forms = pasted[backend.name], "ntxent"
+    case = cases.case(backend.name, "nt_xent", 16, *forms, budget_s=0.1)
     answers = measure.measured(case)
     for key, answer in answers.items():
         row = results.make_row(key, case.setting, answer, None)
@@ -71,6 +71,7 @@ def test_forms_take_turns_and_are_right() -> None:
         assert row.gradient_error_ratio < 1e-5
 
 
+@torch_alone
 def test_a_wrong_form_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the loss; and a NaN."""
     from benchmarks import worker
@@ -91,6 +92,7 @@ def test_a_wrong_form_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert results.make_row("torch.planted", setting, answer, None).runtime_ms is None
 
 
+@torch_alone
 def test_a_form_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "available_bytes", lambda: 2.0**30)
     case = Case(Setting("torch", "nt_xent", 16384), ("torch.eager",))
@@ -99,6 +101,7 @@ def test_a_form_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cases.missing(case, "torch.eager") == "torch is not installed"
 
 
+@torch_alone
 def test_a_process_that_ends_is_a_row_that_failed() -> None:
     with measure.process("torch.no_such_form", Setting("torch", "nt_xent", 16)) as worker:
         assert "KeyError" in worker.first["failed"]
@@ -110,6 +113,7 @@ def made_up(key: str, images: int, runtime_ms: float, peak_mib: float) -> result
     return results.make_row(key, Setting(library, "nt_xent", images), answer, 0.0)
 
 
+@torch_alone
 def test_exponents_of_powers_are_found() -> None:
     rows = [made_up("torch.eager", n, 1e-6 * n**2, 3.0 * n) for n in (512, 1024, 2048, 4096)]
     rows[0] = replace(rows[0], runtime_ms=1e9)  # below the sizes that count
@@ -118,16 +122,44 @@ def test_exponents_of_powers_are_found() -> None:
     assert found.memory == pytest.approx(1)
 
 
+@torch_alone
 def test_claims_are_held_against_the_rows() -> None:
     rows = [made_up("torch.eager", 4096, 250, 100), made_up("torch.ntxent", 4096, 100, 10)]
-    faster = claims.Claim("torch.ntxent", 4096, "faster", 2.5)
-    assert faster.holds(faster.measured(rows))
-    assert not replace(faster, target=2.51).holds(faster.measured(rows))
-    floor = claims.Claim("torch.ntxent", 4096, "floor", 1.9)
-    assert not floor.holds(floor.measured(rows))
-    assert not faster.holds(None)
+    faster = claims.Claim("torch.ntxent", (4096,), "faster", 2.5)
+    assert claims.line(faster, rows)[1:] == ["2.50", "holds"]
+    assert claims.line(replace(faster, target=2.51), rows)[1:] == ["2.50", "missed"]
+    floor = claims.Claim("torch.ntxent", (4096,), "floor", 1.9)
+    assert claims.line(floor, rows)[1:] == ["2.00", "missed"]
+    rows += [made_up("torch.eager", 8192, 800, 400), made_up("torch.ntxent", 8192, 400, 20)]
+    both = replace(faster, sizes=(4096, 8192))
+    assert claims.line(both, rows)[1:] == ["2.00 (N = 8192)", "missed"]
+    assert claims.line(replace(both, sizes=(4096, 16384)), rows)[2] == "not measured"
+    grown = claims.Claim("torch.ntxent", (8192,), "memory", 1)
+    assert claims.line(grown, rows)[1:] == ["1.00", "holds"]
 
 
+@torch_alone
+def test_a_full_run_measures_what_is_claimed() -> None:
+    """Each of our forms at each batch, and a peer beside it; peaks where sizes are compared."""
+    planned = {(key, case.setting): case.memory for case in cases.full() for key in case.forms}
+    for claim in claims.CLAIMS:
+        for images in claim.sizes:
+            setting = Setting(claim.ours.split(".")[0], claim.loss, images)
+            assert (claim.ours, setting) in planned
+            assert planned[claim.ours, setting] or claim.kind != "smaller"
+            beside = [key for key, other in planned if other == setting]
+            assert claim.kind == "floor" or any(not peers.FORMS[key].ours for key in beside)
+
+
+@torch_alone
+@pytest.mark.parametrize("library", tune.CHOICES)
+def test_the_constants_that_ship_are_among_the_choices(library: str) -> None:
+    pytest.importorskip(library)
+    assert len(tune.choices(library)) > 1
+    assert sum(shipped for _, shipped in tune.choices(library)) == 1
+
+
+@torch_alone
 def test_rows_survive_their_file(tmp_path: Path) -> None:
     rows = [made_up("torch.eager", 64, 1.5, 2.5), made_up("torch.ntxent", 64, 1.25, 0.5)]
     results.write(tmp_path / "rows.csv", rows)
@@ -136,6 +168,7 @@ def test_rows_survive_their_file(tmp_path: Path) -> None:
     assert results.merged(rows, [newer]) == [newer, rows[1]]
 
 
+@torch_alone
 def test_pages_are_those_of_the_results() -> None:
     """README's table, and every table of docs/performance.md, made by a script, never by hand."""
     stored = results.read(results.FOLDER / "full.csv")

@@ -10,12 +10,12 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 
-from benchmarks.peers import _jax, _numpy, _tensorflow, _torch
+from benchmarks.peers import _jax, _numpy, _tensorflow, _torch, _torch_family
 from benchmarks.peers._form import CLASSES, DISTINCT, Form, Loss, labels_of
 
 __all__ = ["CLASSES", "DISTINCT", "FORMS", "Form", "form", "installed", "labels_of", "of"]
 
-ALL = (*_torch.FORMS, *_numpy.FORMS, *_jax.FORMS, *_tensorflow.FORMS)
+ALL = (*_torch.FORMS, *_torch_family.FORMS, *_numpy.FORMS, *_jax.FORMS, *_tensorflow.FORMS)
 FORMS = {form.key: form for form in ALL}
 
 

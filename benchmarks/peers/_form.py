@@ -11,8 +11,9 @@ import numpy as np
 Loss = Callable[[Any, Any, float], Any]
 
 CLASSES = 100
-# Images beyond these are copies of them: the float64 reference then takes a second at every size,
-# and covers every row. No form looks at the values, so none gains by it.
+# Images beyond these are copies of them: the float64 reference then takes a second at every size.
+# No form looks at the values, so none gains by it. (That no tile is mistaken for another is tested
+# in tests/, on rows that all differ.)
 DISTINCT = 2048
 
 
@@ -26,7 +27,7 @@ class Form:
     """A form, with what it costs: enough to plan a run that fits the machine and the patience.
 
     The cost is a step of forward and backward on two cores at d = 128: `call_us`, and `pair_ns`
-    and `pair_bytes` for each of the (2N)^2 pairs; from `most_images` on it can't run at all.
+    and `pair_bytes` for each of the (2N)^2 pairs; above `most_images` the memory is out of reach.
     """
 
     library: str
@@ -46,6 +47,12 @@ class Form:
     def key(self) -> str:
         """The name in FORMS, and in results."""
         return f"{self.library}.{self.name}"
+
+    @property
+    def distribution(self) -> str:
+        """The package that it is from, by its name on PyPI."""
+        package = "ntxent" if self.ours else (self.needs or self.library).replace("_", "-")
+        return {"info-nce": "info-nce-pytorch"}.get(package, package)
 
     def seconds(self, images: int) -> float:
         """How long a step will take, roughly."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from benchmarks.peers._form import Form, Loss, labels_of
+from benchmarks.peers._form import Form, Loss
 
 
 def cross_entropy() -> Loss:
@@ -72,9 +72,9 @@ def row_maximum() -> Loss:
 
 def lightly() -> Loss:
     """lightly's NTXentLoss."""
-    NTXentLoss = lightly_module().NTXentLoss
+    module = cache(lightly_module().NTXentLoss)  # made once, as one does
 
-    return lambda z1, z2, temperature: NTXentLoss(temperature=temperature)(z1, z2)
+    return lambda z1, z2, temperature: module(temperature)(z1, z2)
 
 
 @cache
@@ -98,8 +98,10 @@ def metric_learning() -> Loss:
     import torch
     from pytorch_metric_learning.losses import NTXentLoss
 
+    module = cache(NTXentLoss)
+
     def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        return NTXentLoss(temperature)(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
+        return module(temperature)(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
 
     return loss
 
@@ -119,94 +121,6 @@ def recomputed() -> Loss:
     return lambda z1, z2, temperature: nt_xent(
         z1, z2, temperature=temperature, implementation="tiled"
     )
-
-
-def supcontrast() -> Loss:
-    """The published form of SupCon, by a mask of equal labels."""
-    import torch
-    import torch.nn.functional as F
-
-    def function(z: Any, labels: Any, temperature: float) -> Any:
-        z = F.normalize(z, dim=1)
-        others = 1 - torch.eye(len(z), dtype=z.dtype, device=z.device)
-        positives = (labels[:, None] == labels).to(z.dtype) * others
-        logits = z @ z.T / temperature
-        logits = logits - logits.max(1, keepdim=True).values.detach()
-        total = (logits.exp() * others).sum(1, keepdim=True)
-        return -((positives * (logits - total.log())).sum(1) / positives.sum(1)).mean()
-
-    return labelled(function)
-
-
-def metric_learning_sup_con() -> Loss:
-    """pytorch-metric-learning's SupConLoss, on both views as rows of their image's class."""
-    from pytorch_metric_learning.losses import SupConLoss
-
-    return labelled(lambda z, labels, temperature: SupConLoss(temperature)(z, labels))
-
-
-def our_sup_con() -> Loss:
-    """`ntxent.torch.sup_con` as it comes."""
-    from ntxent.torch import sup_con
-
-    return labelled(lambda z, labels, temperature: sup_con(z, labels, temperature=temperature))
-
-
-def labelled(function: Callable[..., Any]) -> Loss:
-    """Of rows and labels, from two views."""
-    import torch
-
-    def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        labels = torch.from_numpy(labels_of(len(z1))).repeat(2)
-        return function(torch.cat([z1, z2]), labels, temperature)
-
-    return loss
-
-
-def clip() -> Loss:
-    """CLIP's pair of cross-entropies over one matrix of logits."""
-    import torch
-    import torch.nn.functional as F
-
-    def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / temperature
-        own = torch.arange(len(z1), device=z1.device)
-        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-
-    return loss
-
-
-def our_clip() -> Loss:
-    """`ntxent.torch.info_nce` in both directions."""
-    from ntxent.torch import info_nce
-
-    return lambda z1, z2, temperature: info_nce(z1, z2, temperature=temperature, symmetric=True)
-
-
-def ranking() -> Loss:
-    """sentence-transformers' MultipleNegativesRankingLoss, as a formula of two embeddings."""
-    import torch
-    import torch.nn.functional as F
-
-    def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        scores = F.normalize(z1, dim=-1) @ F.normalize(z2, dim=-1).T * (1 / temperature)
-        return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
-
-    return loss
-
-
-def info_nce_package() -> Loss:
-    """info-nce-pytorch's function, a query's own key against the other keys."""
-    from info_nce import info_nce
-
-    return lambda z1, z2, temperature: info_nce(z1, z2, temperature=temperature)
-
-
-def our_one_way() -> Loss:
-    """`ntxent.torch.info_nce` in one direction."""
-    from ntxent.torch import info_nce
-
-    return lambda z1, z2, temperature: info_nce(z1, z2, temperature=temperature)
 
 
 def under_compile(make: Callable[[], Loss]) -> Callable[[], Loss]:
@@ -241,7 +155,7 @@ FORMS = (
     *both(Form("torch", "mask", "labels and mask", labels_mask, 600, 60, 40), 50, 30),
     *both(Form("torch", "row_maximum", "row maximum", row_maximum, 500, 45, 32), 14, 10),
     *both(Form("torch", "lightly", "lightly", lightly, 600, 35, 24, needs="lightly"), 35, 24),
-    # its mask of positive against negative pairs is cubic in N: 2.2 GB at 512, 34 GB asked at 1024
+    # its mask of positive against negative pairs is cubic in N: 2.2 GB at 256, 34 GB asked at 1024
     Form(
         "torch",
         "pml",
@@ -250,43 +164,9 @@ FORMS = (
         2000,
         800,
         2100,
-        most_images=1024,
+        most_images=512,
         **PML,
     ),
     *both(Form("torch", "ntxent", "ntxent", ours, 350, 4, ours=True), 4.5, 0),
     Form("torch", "recomputed", "ntxent, tiles recomputed", recomputed, 350, 5, ours=True),
-    *both(
-        Form("torch", "supcontrast", "SupContrast", supcontrast, 500, 45, 32, loss="sup_con"),
-        14,
-        10,
-    ),
-    Form(
-        "torch",
-        "pml_sup_con",
-        "pytorch-metric-learning, SupCon",
-        metric_learning_sup_con,
-        800,
-        40,
-        44,
-        loss="sup_con",
-        **PML,
-    ),
-    Form("torch", "sup_con", "ntxent, sup_con", our_sup_con, 500, 4.5, loss="sup_con", ours=True),
-    *both(Form("torch", "clip", "CLIP's cross-entropies", clip, 200, 6, 4, loss="clip"), 4, 2),
-    Form("torch", "our_clip", "ntxent, info_nce", our_clip, 400, 2, loss="clip", ours=True),
-    *both(
-        Form("torch", "ranking", "sentence-transformers", ranking, 200, 5, 3, loss="info_nce"), 4, 2
-    ),
-    Form(
-        "torch",
-        "info_nce_package",
-        "info-nce-pytorch",
-        info_nce_package,
-        300,
-        5,
-        3,
-        loss="info_nce",
-        needs="info_nce",
-    ),
-    Form("torch", "info_nce", "ntxent, one way", our_one_way, 400, 2, loss="info_nce", ours=True),
 )
