@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ import docstrings
 import offline
 from blocks import Block
 
-ROOTS = pytest.mark.parametrize("name", ["ntxent", "ntxent.reference"])
+ROOTS = pytest.mark.parametrize("name", ["ntxent", "ntxent.reference", "ntxent.plot"])
 
 
 def test_every_public_name_is_documented(backend: Any) -> None:
@@ -111,6 +112,24 @@ def test_a_name_that_is_not_documented_fails(doc: str | None, fault: str) -> Non
 def test_a_method_that_is_not_documented_fails() -> None:
     found = docstrings.faults(planted(WHOLE, None))
     assert found == ["ntxent.planted.Loss.temperature has no docstring"]
+
+
+def test_a_field_that_is_not_explained_fails() -> None:
+    @dataclass
+    class Found:
+        """What was found.
+
+        Attributes
+        ----------
+        loss : float
+            The loss.
+        """
+
+        loss: float
+        top1: float
+
+    found = list(docstrings.faults_of("Found", Found, checks=False))
+    assert found == ["explains the attributes ['loss'], takes ['loss', 'top1']"]
 
 
 def test_a_name_that_the_reference_lacks_fails() -> None:
