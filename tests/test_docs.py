@@ -187,9 +187,21 @@ def test_a_block_that_raises_fails_at_its_line(tmp_path: Path, monkeypatch: Any)
     assert (Path(last.path).name, last.lineno + 1) == ("page.md", 10)
 
 
-def test_python_that_nothing_would_run_is_refused() -> None:
+@pytest.mark.parametrize(
+    "fence",
+    [
+        *("```py", "```Python", "``` python3", "```pycon", "```ipython3", "````python"),
+        *("```python title=a", "```{code-block} python", "```{code-cell}"),
+    ],
+)
+def test_python_that_nothing_would_run_is_refused(fence: str) -> None:
     with pytest.raises(ValueError, match="line 3: a block of Python begins with ```python"):
-        blocks.blocks_of(TEXT.replace("```python", "```py"))
+        blocks.blocks_of(TEXT.replace("```python", fence))
+
+
+def test_a_fence_of_tildes_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 13: a fence is of backticks"):
+        blocks.blocks_of(TEXT.replace("```text\n  2\n  ```", "~~~text\n  2\n  ~~~"))
 
 
 @pytest.mark.parametrize(
