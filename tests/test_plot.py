@@ -151,7 +151,7 @@ def test_the_diagonals_of_a_large_batch_are_lines() -> None:
     off = sorted({float(gap[0]) for gap in green})
     assert all(gap[0] == gap[1] for gap in green)
     assert off[0] < -images < off[1] < 0 < off[2] < images < off[3]
-    assert np.abs(np.abs(off) - images).max() <= 10
+    assert np.abs(np.abs(off) - images).max() <= 20  # of 1000 rows
     for axis in (1, 2):  # and all within the picture
         ends = np.concatenate([line[axis] for line in lines if line[0] in COLORS])
         assert ends.min() >= -0.5

@@ -190,7 +190,7 @@ def line(ax: Axes, cells: Cells, count: int) -> None:
     veil[..., :3] = to_rgb(SAME_ID)
     veil[..., 3] = np.where(cells.same > 0, np.maximum(VEIL * cells.same, FAINTEST), 0)
     ax.imshow(veil, extent=ax.images[0].get_extent())
-    images, off = count // cells.views, count / 100
+    images, off = count // cells.views, count / 50
     for down, across in np.ndindex(cells.views, cells.views):
         left, top = across * images - 0.5, down * images - 0.5
         right, bottom = left + images, top + images
