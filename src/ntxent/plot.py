@@ -207,7 +207,7 @@ def name_rows(ax: Axes, views: int, count: int, labels: Sequence[str] | None) ->
     for edge in edges[1:-1]:
         ax.axhline(edge, color="black", linewidth=0.8)
         ax.axvline(edge, color="black", linewidth=0.8)
-    places = np.arange(count)
+    places: Array = np.arange(count)
     if labels is None:
         places = (edges[1:] + edges[:-1]) / 2
         labels = [f"view {number}" for number in range(1, views + 1)]
