@@ -152,6 +152,7 @@ def docs(session: nox.Session) -> None:
     session.env["TF_CPP_MIN_LOG_LEVEL"] = "2"  # TensorFlow tells its build at every start
     pages(session, "html", "-W")
     session.run("python", "docs/checks/offline.py")
+    session.run("python", "docs/checks/formulas.py")
     session.run("python", "docs/checks/docstrings.py")
     session.run("python", "docs/checks/commands.py")
     session.run("python", "docs/checks/blocks.py")

@@ -39,7 +39,7 @@ html_show_copyright = False
 nitpick_ignore_regex = [
     # numpydoc's informal types ("float or 0-d Tensor", "shape (N, d)") are words, not references,
     ("py:class", r".*"),
-    ("py:obj", r".*"),  # and most code between backticks names no object of ours
+    ("py:obj", r"(?!ntxent\.[a-z]).*"),  # and most code between backticks names no object of ours
 ]
 
 
@@ -58,7 +58,14 @@ def skip_frameworks(
     return skip or not str(home).startswith("ntxent") or None
 
 
+def show_sources(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Let a link to a source file show it, not save it."""
+    del app, page, template, tree
+    context["body"] = context.get("body", "").replace('download=""', "")
+
+
 def setup(app: Any) -> None:
     """What Sphinx calls."""
     app.connect("autodoc-process-docstring", link_pages)
     app.connect("autodoc-skip-member", skip_frameworks)
+    app.connect("html-page-context", show_sources)

@@ -16,8 +16,20 @@ from steps import steps
 
 FIGURES = Path(__file__).with_name("figures")
 GREEN, ORANGE, BLUE = "#009e73", "#e69f00", "#3b8ed0"
-INK, FAINT, DARK = "#7b7f85", "#c3c8cf", "#15181b"
-TICKS = (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # temperatures
+INK, FAINT, DARK = "#777b81", "#c3c8cf", "#15181b"  # ink reads on white as on near-black, 4.2 : 1
+
+# Of the tiles: their side, how many along the square, its corner, and the one that is looked at.
+SIZE, COUNT = 56, 6
+TILES_LEFT, TILES_TOP = 70, 40
+ROW, COLUMN = 1, 4
+
+# Of the errors: temperatures at the axis, and the form of each line.
+TICKS = (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+STYLES = {
+    "logsumexp − positive (step 3)": {"color": ORANGE, "marker": "o", "linestyle": "-"},
+    "softplus (step 4)": {"color": BLUE, "marker": "s", "linestyle": "-"},
+    "softplus (ntxent.numpy)": {"color": GREEN, "marker": "^", "linestyle": "--"},
+}
 
 
 def svg(width: int, height: int, parts: list[str]) -> str:
@@ -107,50 +119,45 @@ def legend(x: float, y: float, step: float) -> list[str]:
 
 def tiles() -> str:
     """The upper triangle of tiles, and where the sums of one of them go."""
-    size, left, top, count = 56, 70, 40, 6
-    row, column = 1, 4  # the tile that is looked at
-    end = left + count * size
-
-    def at(number: float) -> float:
-        return number * size
-
-    parts = []
-    for i in range(count):
-        for k in range(count):
-            place = (left + at(k) + 2, top + at(i) + 2, size - 4, size - 4)
-            if (i, k) == (row, column):
-                parts.append(rectangle(*place, BLUE, rx=5))
-            elif k >= i:
-                parts.append(rectangle(*place, FAINT, rx=5))
-            else:
-                mirror = (i, k) == (column, row)
-                style = {"stroke": BLUE if mirror else INK, "stroke_width": 2 if mirror else 1}
-                parts.append(rectangle(*place, "none", rx=5, stroke_dasharray="4 4", **style))
-    ends = {"stroke_width": 5, "stroke_linecap": "round"}
-    parts.append(line([(left + 6, top + 6), (end - 6, top + at(count) - 6)], ORANGE, **ends))
-    half = [(left + at(3) + 6, top + 6), (end - 6, top + at(3) - 6)]
-    parts.append(line(half, GREEN, **ends, stroke_dasharray="14 8"))
-    parts.append(text(left + at(row + 0.5), top + at(column + 0.5), "mirror", font_size=13))
+    left, top, end = TILES_LEFT, TILES_TOP, TILES_LEFT + COUNT * SIZE
     sums = end + 56
-    for number in range(count):
-        taken = number in (row, column)
-        place = (sums, top + at(number) + 2, 30, size - 4)
-        parts.append(rectangle(*place, BLUE if taken else FAINT, rx=5))
-    middle = (left + at(column + 0.5), top + at(row + 0.5))
-    parts.append(arrow([(end - size - 2, middle[1]), (sums - 3, middle[1])], BLUE))
-    below = top + at(column + 0.5)
-    parts.append(
-        arrow([(middle[0], top + at(row + 1)), (middle[0], below), (sums - 3, below)], BLUE)
-    )
+    parts = [tile(i, k) for i in range(COUNT) for k in range(COUNT)]
+    ends = {"stroke_width": 5, "stroke_linecap": "round"}
+    parts.append(line([(left + 6, top + 6), (end - 6, top + COUNT * SIZE - 6)], ORANGE, **ends))
+    half = [(left + COUNT * SIZE // 2 + 6, top + 6), (end - 6, top + COUNT * SIZE // 2 - 6)]
+    parts.append(line(half, GREEN, **ends, stroke_dasharray="14 8"))
+    x, row, mirror = center(COLUMN, left), center(ROW, top), center(COLUMN, top)
+    parts.append(text(center(ROW, left), mirror, "mirror", font_size=13))
+    for number in range(COUNT):
+        color = BLUE if number in (ROW, COLUMN) else FAINT
+        parts.append(rectangle(sums, top + number * SIZE + 2, 30, SIZE - 4, color, rx=5))
     parts += [
-        text(left - 34, middle[1], "rows I", font_size=14),
-        text(left - 34, below, "rows K", font_size=14),
-        text(middle[0], top - 18, "columns K", font_size=14),
+        arrow([(end - SIZE - 2, row), (sums - 3, row)], BLUE),
+        arrow([(x, top + (ROW + 1) * SIZE), (x, mirror), (sums - 3, mirror)], BLUE),
+        text(left - 34, row, "rows I", font_size=14),
+        text(left - 34, mirror, "rows K", font_size=14),
+        text(x, top - 18, "columns K", font_size=14),
         text(sums + 15, top - 18, "sums", font_size=14),
-        text(sums + 42, middle[1], "+ its row sums", text_anchor="start", font_size=14),
-        text(sums + 42, below, "+ its column sums", text_anchor="start", font_size=14),
+        text(sums + 42, row, "+ its row sums", text_anchor="start", font_size=14),
+        text(sums + 42, mirror, "+ its column sums", text_anchor="start", font_size=14),
     ]
-    return svg(680, top + count * size + 52, parts + tiles_legend(left, top + count * size + 28))
+    bottom = top + COUNT * SIZE
+    return svg(680, bottom + 52, parts + tiles_legend(left, bottom + 28))
+
+
+def tile(i: int, k: int) -> str:
+    """Filled where it is computed, dashed below the diagonal."""
+    place = (TILES_LEFT + k * SIZE + 2, TILES_TOP + i * SIZE + 2, SIZE - 4, SIZE - 4)
+    if k >= i:
+        return rectangle(*place, BLUE if (i, k) == (ROW, COLUMN) else FAINT, rx=5)
+    mirror = (i, k) == (COLUMN, ROW)
+    style = {"stroke": BLUE if mirror else INK, "stroke_width": 2 if mirror else 1}
+    return rectangle(*place, "none", rx=5, stroke_dasharray="4 4", **style)
+
+
+def center(number: int, edge: float) -> float:
+    """The middle of a tile along a side."""
+    return edge + (number + 0.5) * SIZE
 
 
 def tiles_legend(x: float, y: float) -> list[str]:
@@ -207,32 +214,32 @@ def plot_errors(path: Path) -> None:
         ["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK
     )
     mpl.rcParams |= {"font.size": 12, "legend.frameon": False}
-    styles = {
-        "logsumexp − positive (step 3)": {"color": ORANGE, "marker": "o", "linestyle": "-"},
-        "softplus (step 4)": {"color": BLUE, "marker": "s", "linestyle": "-"},
-        "softplus (ntxent.numpy)": {"color": GREEN, "marker": "^", "linestyle": "--"},
-    }
-    taus = np.geomspace(1, 0.01, 21)
-    found = [errors(tau) for tau in taus]
+    found = {tau: errors(tau) for tau in np.geomspace(1, 0.01, 21)}
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", sharey=True)
     for number, (axis, title) in enumerate(zip(axes, ("loss", "gradient"), strict=True)):
-        for name, style in styles.items():
+        for name, style in STYLES.items():
             points = [
                 (tau, max(error[name][number], 1e-9))
-                for tau, error in zip(taus, found, strict=True)
+                for tau, error in found.items()
                 if name in error
             ]
             axis.plot(*zip(*points, strict=True), **style, label=name, markersize=5)
-        axis.set(xscale="log", yscale="log", xlabel="temperature τ", title=f"error of the {title}")
-        axis.set_xticks(TICKS, [f"{tau:g}" for tau in TICKS])
-        axis.minorticks_off()
-        axis.invert_xaxis()
-        axis.grid(color=INK, alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_title(f"error of the {title}")
+        dress(axis)
     axes[0].set_ylabel("relative, in float32")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
+
+
+def dress(axis: Any) -> None:
+    """Both axes logarithmic, the temperature falling to the right."""
+    axis.set(xscale="log", yscale="log", xlabel="temperature τ")
+    axis.set_xticks(TICKS, [f"{tau:g}" for tau in TICKS])
+    axis.minorticks_off()
+    axis.invert_xaxis()
+    axis.grid(color=INK, alpha=0.25, linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:

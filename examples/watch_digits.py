@@ -2,7 +2,7 @@
 
 python examples/watch_digits.py                              under a minute
 python examples/watch_digits.py --quick                      two epochs, to see that it runs
-python examples/watch_digits.py --figure docs/figures/similarity.png
+python examples/watch_digits.py --write                      table and figure of the page about it
 
 The encoder and the views are those of simclr_digits.py.
 """
@@ -31,6 +31,10 @@ TEMPERATURE = 0.5
 LOOKS = (0, 1, 5, 20, 50)  # after so many epochs
 SHOWN = ("top1", "top5", "alignment", "uniformity", "effective_negatives")
 
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, FIGURE = DOCS / "howto/watch-training.md", DOCS / "figures/similarity.png"
+START, END = "<!-- watch:start -->\n", "<!-- watch:end -->"
+
 
 class Watched(_digits_torch.Encoder):
     """The encoder, looked at after some of its steps."""
@@ -38,6 +42,8 @@ class Watched(_digits_torch.Encoder):
     def __init__(self, images: Array, looks: list[int]) -> None:
         super().__init__(_digits_network.initial_kernels(seed=0), TEMPERATURE)
         self.images, self.looks, self.steps = images, looks, 0
+        self.lines: list[str] = []
+        self.tell("steps" + "".join(f"{name:>21}" for name in SHOWN))
 
     def step(self, views: Array, rate: float) -> float:
         """One more step."""
@@ -46,10 +52,15 @@ class Watched(_digits_torch.Encoder):
         return super().step(views, rate)
 
     def look(self) -> None:
-        """Print what two views of the images have become, where it is time."""
+        """Tell what two views of the images have become, where it is time."""
         if self.steps in self.looks:
             found = vars(ntxent.diagnostics(*self.rows(), temperature=TEMPERATURE))
-            print(f"{self.steps:>5}" + "".join(f"{found[name]:>21.2f}" for name in SHOWN))
+            self.tell(f"{self.steps:>5}" + "".join(f"{found[name]:>21.2f}" for name in SHOWN))
+
+    def tell(self, line: str) -> None:
+        """A line of the table, printed and kept."""
+        print(line)
+        self.lines.append(line)
 
     def rows(self) -> list[Array]:
         """Of two views, the same ones each time."""
@@ -57,21 +68,25 @@ class Watched(_digits_torch.Encoder):
         return np.split(self.projections(views), 2)
 
 
-def draw(path: Path, untrained: list[Array], trained: list[Array], labels: Array) -> None:
-    """Two images of each digit before and after training, then all images."""
+def draw(path: Path, views: list[Array], labels: Array) -> None:
+    """Two images of each digit, then all images; one above the other, for narrow screens."""
     few = (np.searchsorted(labels, range(10))[:, None] + np.arange(2)).ravel()
-    figure, axes = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    pictures = {
-        "untrained": ([view[few] for view in untrained], None),
-        "trained, ids = the digits": ([view[few] for view in trained], labels[few]),
-        f"trained, {2 * len(labels)} rows": (trained, None),
-    }
-    for ax, (title, (views, ids)) in zip(axes, pictures.items(), strict=True):
-        ntxent.plot.similarity(*views, ids=ids, ax=ax)
-        ax.set_title(title)
+    figure, (above, below) = plt.subplots(2, 1, figsize=(5.4, 9.4), layout="constrained")
+    ntxent.plot.similarity(*(view[few] for view in views), ids=labels[few], ax=above)
+    above.set_title(f"{2 * len(few)} rows, ids = the digits")
+    ntxent.plot.similarity(*views, ax=below)
+    below.set_title(f"{2 * len(labels)} rows")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib in it, equal pictures are equal files.
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def write(lines: list[str]) -> None:
+    """The table into the page."""
+    before, rest = PAGE.read_text().split(START)
+    after = rest.split(END)[1]
+    table = "\n".join(["```text", *lines, "```", ""])
+    PAGE.write_text(f"{before}{START}{table}{END}{after}")
 
 
 def main() -> None:
@@ -83,20 +98,22 @@ def main() -> None:
     parser.add_argument(
         "--figure", type=Path, default=Path("watch_digits.png"), help="(default: %(default)s)"
     )
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} and its figure")
     options = parser.parse_args()
     digits = _digits.load()
     order = np.argsort(digits.test_labels, kind="stable")
     images, labels = digits.test[order], digits.test_labels[order]
     a_epoch = len(digits.train) // BATCH
     encoder = Watched(images, [epochs * a_epoch for epochs in LOOKS])
-    print("steps" + "".join(f"{name:>21}" for name in SHOWN))
-    untrained = encoder.rows()
     epochs = 2 if options.quick else EPOCHS
     rng = np.random.default_rng(0)
     _digits_training.train(encoder, digits.train, epochs, BATCH, rng, quiet=True)
     encoder.look()
-    draw(options.figure, untrained, encoder.rows(), labels)
-    print(f"figure: {options.figure}")
+    figure = FIGURE if options.write else options.figure
+    draw(figure, encoder.rows(), labels)
+    print(f"figure: {figure}")
+    if options.write:
+        write(encoder.lines)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ntxent
@@ -14,11 +15,11 @@ EVERYWHERE = ("numpy", "torch", "jax", "tensorflow")
 
 
 @cache
-def printed(*options: str, without: str | None = None) -> str:
-    """By the command, in an interpreter of its own that may find a framework missing."""
-    code = f"import runpy, sys; sys.modules[{without!r}] = None; sys.argv = {['', *options]}"
+def printed(*options: str, after: str | None = None) -> str:
+    """By the command, in an interpreter of its own; after a statement, if there is one."""
+    code = f"import runpy, sys; {after}; sys.argv = {['', *options]}"
     code += "; runpy.run_module('ntxent', run_name='__main__')"
-    program = ["-m", "ntxent", *options] if without is None else ["-c", code]
+    program = ["-m", "ntxent", *options] if after is None else ["-c", code]
     found = subprocess.run(
         [sys.executable, "-W", "ignore", *program], capture_output=True, text=True, check=True
     )
@@ -54,8 +55,20 @@ def test_it_tells_what_the_backend_would_choose(backend: Any) -> None:
 
 
 def test_a_missing_framework_is_listed_with_its_remedy() -> None:
-    (entry,) = entries(json.loads(printed("--json", without="jax")), "jax")
+    missing = "sys.modules['jax'] = None"
+    (entry,) = entries(json.loads(printed("--json", after=missing)), "jax")
     assert entry == {"backend": "jax", "version": None, "install": 'pip install "ntxent[jax]"'}
-    (line,) = (line for line in printed(without="jax").splitlines() if line.startswith("jax"))
+    (line,) = (line for line in printed(after=missing).splitlines() if line.startswith("jax"))
     assert "not installed" in line
     assert line.endswith('pip install "ntxent[jax]"')
+
+
+def test_a_broken_framework_is_listed_with_its_error(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('no libcudart\\nin any folder')")
+    planted = f"sys.path.insert(0, {str(tmp_path)!r})"
+    found = json.loads(printed("--json", after=planted))
+    error = "OSError: no libcudart\nin any folder"
+    assert entries(found, "torch") == [{"backend": "torch", "version": None, "error": error}]
+    assert entries(found, "numpy")[0]["version"]  # the others are listed as ever
+    (line,) = (line for line in printed(after=planted).splitlines() if line.startswith("torch"))
+    assert line.split() == ["torch", "-", "broken", "-", "OSError:", "no", "libcudart"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ import docstrings
 import offline
 from blocks import Block
 
-ROOTS = pytest.mark.parametrize("name", ["ntxent", "ntxent.reference"])
+ROOTS = pytest.mark.parametrize("name", ["ntxent", "ntxent.reference", "ntxent.plot"])
 
 
 def test_every_public_name_is_documented(backend: Any) -> None:
@@ -113,6 +114,24 @@ def test_a_method_that_is_not_documented_fails() -> None:
     assert found == ["ntxent.planted.Loss.temperature has no docstring"]
 
 
+def test_a_field_that_is_not_explained_fails() -> None:
+    @dataclass
+    class Found:
+        """What was found.
+
+        Attributes
+        ----------
+        loss : float
+            The loss.
+        """
+
+        loss: float
+        top1: float
+
+    found = list(docstrings.faults_of("Found", Found, checks=False))
+    assert found == ["explains the attributes ['loss'], takes ['loss', 'top1']"]
+
+
 def test_a_name_that_the_reference_lacks_fails() -> None:
     names = {"ntxent.planted.Loss", "ntxent.planted.Loss.temperature"}
     found = docstrings.faults(planted(WHOLE), names)
@@ -168,9 +187,21 @@ def test_a_block_that_raises_fails_at_its_line(tmp_path: Path, monkeypatch: Any)
     assert (Path(last.path).name, last.lineno + 1) == ("page.md", 10)
 
 
-def test_python_that_nothing_would_run_is_refused() -> None:
+@pytest.mark.parametrize(
+    "fence",
+    [
+        *("```py", "```Python", "``` python3", "```pycon", "```ipython3", "````python"),
+        *("```python title=a", "```{code-block} python", "```{code-cell}"),
+    ],
+)
+def test_python_that_nothing_would_run_is_refused(fence: str) -> None:
     with pytest.raises(ValueError, match="line 3: a block of Python begins with ```python"):
-        blocks.blocks_of(TEXT.replace("```python", "```py"))
+        blocks.blocks_of(TEXT.replace("```python", fence))
+
+
+def test_a_fence_of_tildes_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 13: a fence is of backticks"):
+        blocks.blocks_of(TEXT.replace("```text\n  2\n  ```", "~~~text\n  2\n  ~~~"))
 
 
 @pytest.mark.parametrize(

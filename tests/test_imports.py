@@ -123,6 +123,15 @@ def test_importing_a_backend_loads_no_other_framework(backend: Any) -> None:
     assert found - by_itself <= {"numpy"}
 
 
+def test_the_package_can_be_looked_through_without_matplotlib() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; import inspect, ntxent"
+    code += "; print(*dict(inspect.getmembers(ntxent)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = set(found.stdout.split())
+    assert {"diagnostics", "available_backends"} <= names
+    assert "plot" not in names
+
+
 @pytest.mark.parametrize(
     ("name", "framework"),
     [("torch", "PyTorch"), ("jax", "JAX"), ("tensorflow", "TensorFlow"), ("plot", "matplotlib")],

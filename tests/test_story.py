@@ -42,8 +42,8 @@ def test_all_forms_that_are_timed_give_one_loss() -> None:
         assert_within(relative_error(loss, loops), TOLERANCES["float32"]["loss"], name)
 
 
-def test_the_table_is_what_the_script_writes() -> None:
-    """Its sizes, and ratios of the times beside them, as far as those are written out."""
+def test_the_table_has_the_sizes_and_the_ratios_of_its_times() -> None:
+    """As far as the times are written out."""
     text = steps.PAGE.read_text().split(steps.START)[1].split(steps.END)[0]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if re.match(r"\| \d", line)]
     assert [int(row[0]) for row in rows] == list(steps.SIZES)

@@ -32,7 +32,7 @@ REPAIRS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     # bars as high as TeX's, whatever is between them
     (r"<mo>&#x02016;</mo>", lambda _: '<mo stretchy="false" lspace="0" rspace="0">‖</mo>'),
     # a sign, not a difference
-    (r"(<mo[^>]*>&#x000(?:28|2C|3D|5B);</mo>)<mo>", lambda m: f'{m[1]}<mo form="prefix">'),
+    (r"(<mo[^>]*>(?:&#x000(?:28|2C|3D);|[(\[])</mo>)<mo>", lambda m: f'{m[1]}<mo form="prefix">'),
     # one name, not letters beside each other
     (UPRIGHT + "{2,}", lambda m: f"<mi>{''.join(re.findall('>(.)<', m[0]))}</mi>"),
     # browsers know the letter, not the variant

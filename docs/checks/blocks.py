@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"(?m)^(?P<margin> *)```(?P<language>.*)\n(?P<code>(?s:.*?))^(?P=margin)```$")
-OTHER_PYTHON = ("py", "python3", "pycon", "ipython", "{code-block} python", "{code} python")
+OTHER_PYTHON = re.compile(r"\bi?py|code-cell", re.IGNORECASE)  # which nothing would run
 
 
 class Block(NamedTuple):
@@ -45,13 +45,18 @@ def pages() -> list[Path]:
 
 def blocks_of(text: str) -> list[Block]:
     """The blocks of Python in a page, in its order."""
+    if tilde := re.search(r"^ *~~~", text, re.MULTILINE):
+        line = text.count("\n", 0, tilde.start()) + 1
+        msg = f"line {line}: a fence is of backticks, or its block is not seen"
+        raise ValueError(msg)
     fences, blocks = list(FENCE.finditer(text)), []
     for fence, following in zip_longest(fences, fences[1:]):
         line = text.count("\n", 0, fence.start("code")) + 1
-        if fence["language"].strip() in OTHER_PYTHON:
+        language = fence["language"].strip()
+        if language != "python" and OTHER_PYTHON.search(language):
             msg = f"line {line - 1}: a block of Python begins with ```python, or nothing runs it"
             raise ValueError(msg)
-        if fence["language"].strip() != "python":
+        if language != "python":
             continue
         prints = None
         if following and following["language"].strip() == "text":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ PICTURES = BUILT.parent / "screenshots"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
+PATIENCE = 60  # seconds
 TALLEST = 16_000  # pixels; Chromium paints no taller picture
 GENERATED = ("_modules", "genindex", "py-modindex", "search")  # Sphinx's own, not ours to write
 
@@ -51,6 +53,10 @@ class Browser:
     def receive(self) -> dict[str, Any]:
         """The next message; they end in a zero byte."""
         while b"\0" not in self.rest:
+            ready, _, _ = select.select([self.reading], [], [], PATIENCE)
+            if not ready:
+                msg = f"the browser has said nothing for {PATIENCE} seconds"
+                raise TimeoutError(msg)
             more = os.read(self.reading, 1 << 20)
             if not more:
                 msg = "the browser has gone"

@@ -38,8 +38,8 @@ def available_backends() -> tuple[str, ...]:
 
 
 def __dir__() -> list[str]:
-    """With what `__getattr__` serves."""
-    return sorted({*globals(), *__all__, "plot"})
+    """With what `__getattr__` can serve on this machine."""
+    return sorted({*globals(), *__all__, *(["plot"] if find_spec("matplotlib") else [])})
 
 
 def __getattr__(name: str) -> Any:

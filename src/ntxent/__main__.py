@@ -1,6 +1,6 @@
 """What `ntxent` finds on this machine: backends, versions, devices, and what it would choose.
 
-`chosen` is what `implementation=None` means for a batch on that device.
+`chosen` is what `implementation=None` means for a float32 batch on that device, called eagerly.
 """
 
 from __future__ import annotations
@@ -36,24 +36,37 @@ def main() -> None:
 
 
 def found() -> Iterator[dict[str, Any]]:
-    """An entry for each device of each backend, or one that tells how to install the backend."""
+    """An entry for each device of each backend, or one that tells what it lacks."""
     for name in ntxent._BACKENDS:
         if name not in ntxent.available_backends():
             yield {"backend": name, "version": None, "install": f'pip install "ntxent[{name}]"'}
             continue
-        ops = import_module(f"ntxent.{name}._ops").OPS
-        version = import_module(name).__version__
-        for device in ops.devices():
-            values = (name, version, device, ops.choose(device), list(ops.IMPLEMENTATIONS))
-            yield dict(zip(COLUMNS, values, strict=True))
+        try:
+            yield from devices_of(name)
+        except Exception as error:  # noqa: BLE001 a broken one may raise any
+            yield {"backend": name, "version": None, "error": f"{type(error).__name__}: {error}"}
+
+
+def devices_of(name: str) -> list[dict[str, Any]]:
+    """An entry for each device of a backend that is installed."""
+    ops = import_module(f"ntxent.{name}._ops").OPS
+    version = import_module(name).__version__
+    entries = []
+    for device in ops.devices():
+        values = (name, version, device, ops.choose(device), list(ops.IMPLEMENTATIONS))
+        entries.append(dict(zip(COLUMNS, values, strict=True)))
+    return entries
 
 
 def table(entries: list[dict[str, Any]]) -> str:
     """The entries below their columns' names."""
     lines = [COLUMNS]
     for entry in entries:
-        if entry["version"] is None:
+        if "install" in entry:
             lines.append((entry["backend"], "-", "not installed", "-", entry["install"]))
+        elif "error" in entry:
+            first_line = entry["error"].partition("\n")[0]
+            lines.append((entry["backend"], "-", "broken", "-", first_line))
         else:
             *cells, implementations = entry.values()
             lines.append((*cells, ", ".join(implementations)))

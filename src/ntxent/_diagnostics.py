@@ -24,7 +24,7 @@ class Diagnostics:
     Attributes
     ----------
     loss : float
-        `nt_xent` of these views, with its defaults.
+        `nt_xent` of these views, with this temperature, these ids and `normalize`.
     top1 : float
         The share of positives more similar to their row than all of its negatives, 0 to 1.
     top5 : float
@@ -86,7 +86,8 @@ def diagnostics(
     -------
     Diagnostics
         Python floats, computed in float64 for float64 views and otherwise from float32 products.
-        NaN or infinity in a view gives NaN in the means over it, and its positives count as missed.
+        NaN or infinity in a view gives NaN in the means over it. A NaN counts as more similar than
+        any positive: one bad row makes `top1` 0.
         In a batch without negatives (one image, or ids that are all equal) every positive is found,
         the effective number of negatives is 0, and what is a mean over negatives is NaN.
 

@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     from ntxent._checks import missing_framework
 
-    msg = "plot"
-    raise missing_framework(msg, "matplotlib") from error
+    name = "plot"
+    raise missing_framework(name, "matplotlib") from error
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ EXACT = 512  # rows up to which each has a cell of its own
 BINNED = 128  # cells along a side of larger batches, where a cell is a mean
 OUTLINED = 64  # cells along a side up to which each mark is a square of its own
 VEIL = 0.35  # the opacity over a cell whose pairs all have equal ids
+FAINTEST = 0.1  # that over a cell with any
 COLORS = "RdBu_r"
 # Of different lightness, too, for every kind of color vision; the first two are Okabe and Ito's.
 POSITIVE, SELF, SAME_ID = "#009e73", "#e69f00", "#542788"
@@ -143,12 +144,11 @@ def binned(rows: Rows, ids: Array | None) -> Cells:
         of_bins = np.add.reduceat(of_images, starts, axis=2) / sizes
     means[:, diagonal, :, diagonal] = of_bins.transpose(2, 0, 1)
     same = np.zeros((bins, bins)) if ids is None else shared(ids, starts) / np.outer(sizes, sizes)
-    same[diagonal, diagonal] = 0
     return Cells(means.reshape(side, side), np.tile(same, (views, views)), views)
 
 
 def shared(ids: Array, starts: Array) -> Array:
-    """How many pairs of an image of one bin and an image of another have equal ids."""
+    """How many pairs of different images, one of each of two bins, have equal ids."""
     _, kinds, members = np.unique(ids, return_inverse=True, return_counts=True)
     several = members > 1  # of the others there is no pair
     column = np.cumsum(several) - 1
@@ -156,7 +156,9 @@ def shared(ids: Array, starts: Array) -> Array:
     chosen = several[kinds]
     counts = np.zeros((len(starts), int(several.sum())))
     np.add.at(counts, (bins[chosen], column[kinds[chosen]]), 1)
-    return counts @ counts.T
+    pairs = counts @ counts.T
+    pairs[np.diag_indices(len(starts))] -= counts.sum(1)  # each image with itself
+    return pairs
 
 
 def outline(ax: Axes, cells: Cells, count: int) -> None:
@@ -185,9 +187,10 @@ def draw_squares(ax: Axes, where: Array, size: float, inset: float, **style: Any
 def line(ax: Axes, cells: Cells, count: int) -> None:
     """The diagonals: self pairs below a line, positive pairs between two; a veil of equal ids."""
     veil = np.empty((*cells.same.shape, 4))
-    veil[..., :3], veil[..., 3] = to_rgb(SAME_ID), VEIL * cells.same
+    veil[..., :3] = to_rgb(SAME_ID)
+    veil[..., 3] = np.where(cells.same > 0, np.maximum(VEIL * cells.same, FAINTEST), 0)
     ax.imshow(veil, extent=ax.images[0].get_extent())
-    images, off = count // cells.views, count / 100
+    images, off = count // cells.views, count / 50
     for down, across in np.ndindex(cells.views, cells.views):
         left, top = across * images - 0.5, down * images - 0.5
         right, bottom = left + images, top + images
@@ -204,8 +207,10 @@ def name_rows(ax: Axes, views: int, count: int, labels: Sequence[str] | None) ->
     for edge in edges[1:-1]:
         ax.axhline(edge, color="black", linewidth=0.8)
         ax.axvline(edge, color="black", linewidth=0.8)
-    places = np.arange(count) if labels else (edges[1:] + edges[:-1]) / 2
-    labels = labels or [f"view {number}" for number in range(1, views + 1)]
+    places: Array = np.arange(count)
+    if labels is None:
+        places = (edges[1:] + edges[:-1]) / 2
+        labels = [f"view {number}" for number in range(1, views + 1)]
     ax.set_xticks(places, labels)
     ax.set_yticks(places, labels)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)

@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     from ntxent._checks import missing_framework
 
-    msg = "jax"
-    raise missing_framework(msg, "JAX") from error
+    name = "jax"
+    raise missing_framework(name, "JAX") from error
 
 from ntxent.jax._info_nce import info_nce
 from ntxent.jax._losses import nt_xent, sup_con

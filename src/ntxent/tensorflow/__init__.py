@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     from ntxent._checks import missing_framework
 
-    msg = "tensorflow"
-    raise missing_framework(msg, "TensorFlow") from error
+    name = "tensorflow"
+    raise missing_framework(name, "TensorFlow") from error
 
 from ntxent.tensorflow._info_nce import info_nce
 from ntxent.tensorflow._keras import InfoNCELoss, NTXentLoss, SupConLoss

@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     from ntxent._checks import missing_framework
 
-    msg = "torch"
-    raise missing_framework(msg, "PyTorch") from error
+    name = "torch"
+    raise missing_framework(name, "PyTorch") from error
 
 from ntxent.torch._info_nce import info_nce
 from ntxent.torch._modules import InfoNCELoss, NTXentLoss, SupConLoss
