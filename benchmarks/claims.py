@@ -35,7 +35,7 @@ class Claim:
             "memory": f": memory grows as N to the {self.target:g}, or less",
             "smaller": f": {self.target:g} × smaller than {than}",
             "faster": f": {self.target:g} × as fast as {than}",
-        }[self.kind].replace(": 1 × as fast", ": not slower")
+        }[self.kind].replace(": 1 × as fast as", ": not slower than")
 
     def measured(self, rows: Sequence[Row]) -> tuple[float, int] | None:
         """The worst number of all its batches, and at which; None if a form is missing."""
