@@ -27,6 +27,8 @@ STYLES = {
     "ntxent_xla": ("#7cc4f5", "s"),
     "ntxent_compiled": ("#1f5fa8", "^"),
     "row_maximum_compiled": ("#c9a27a", "v"),
+    "mask_compiled": ("#b5b5b5", "<"),
+    "lightly_compiled": ("#e0a9c6", ">"),
     "matrix": ("#d55e00", "o"),
     "dense": ("#5aa9a9", "D"),
 }
@@ -65,7 +67,7 @@ def drawn(rows: Sequence[Row], library: str) -> object:
     plt.rcParams |= dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     )
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     for axis, (quantity, title) in zip(axes, PANELS, strict=True):
         for form, (color, marker) in STYLES.items():
             key = f"{library}.{form}"
@@ -86,5 +88,7 @@ def drawn(rows: Sequence[Row], library: str) -> object:
         axis.grid(color=INK, alpha=0.25, linewidth=0.5)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small"
+    )
     return figure
