@@ -50,8 +50,8 @@ def info_nce(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a pair.
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and a few tiles of at most 512 x 512; "dense" holds a few N^2
-        matrices. By default "tiled".
+        "tiled" holds O(N d) and tiles as in `nt_xent`; "dense" holds a few N^2 matrices. By default
+        "tiled".
     cross_replica : bool, default False
         True in `strategy.run` makes one batch of the pairs of all replicas, of which each passes
         its own: the mean of the losses over the replicas is that of the whole batch, and the mean

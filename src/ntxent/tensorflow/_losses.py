@@ -52,7 +52,8 @@ def nt_xent(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a row: the rows of the first view, then those of the second, ...
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and a few tiles of at most 512 x 512; "dense" holds a few (V N)^2
+        "tiled" holds O(N d), a few tiles (512 x 512, or all of up to 1024 rows) and under
+        `jit_compile=True` up to 128 MiB of them for the gradient; "dense" holds a few (V N)^2
         matrices and is differentiated by TensorFlow alone, so it also serves forward mode
         (`ForwardAccumulator`), which "tiled" refuses. By default "tiled".
     cross_replica : bool, default False
@@ -167,8 +168,8 @@ def sup_con(
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
         of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(n d) and a few tiles of at most 512 x 512; "dense" holds a few n^2
-        matrices. By default "tiled".
+        "tiled" holds O(n d) and tiles as in `nt_xent`; "dense" holds a few n^2 matrices. By default
+        "tiled".
     cross_replica : bool, default False
         True in `strategy.run` makes one batch of the rows of all replicas, of which each passes
         its own: the mean of the losses over the replicas is that of the whole batch, and the mean

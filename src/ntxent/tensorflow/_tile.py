@@ -12,6 +12,7 @@ When the keys are the queries, W with h = g holds both terms of a pair.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -37,6 +38,13 @@ def fits(scale: Any, keys: Tensor) -> Any:
     if isinstance(scale, float) and isinstance(rows, int):
         return not _range.needs_shift(itemsize, scale, rows, unit=True)
     return scale + tf.math.log(tf.cast(rows, keys.dtype)) <= _range.ROOM[itemsize]
+
+
+def either(unshifted: Any, run: Callable[[bool], Any]) -> Any:
+    """`run(shifted)`, as the scores are known to need it or not, or will turn out."""
+    if isinstance(unshifted, bool):
+        return run(not unshifted)
+    return tf.cond(unshifted, lambda: run(False), lambda: run(True))
 
 
 def values(queries: Tensor, keys: Tensor, scale: Tensor, excluded: Tensor, shifted: bool) -> Tensor:
