@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,27 +99,39 @@ def test_the_learned_temperature_is_bounded() -> None:
     assert numbers(text, "temperature")[0] >= 0.1
 
 
+def several(framework: str, *changes: str) -> str:
+    """What the recipe of several processes prints, or that of several devices."""
+    if framework == "torch":
+        return output("simclr_ddp", *changes, launcher=TORCHRUN)
+    return output("simclr_sharded", *changes)
+
+
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_two_processes_train_as_one(framework: str) -> None:
-    """Each of the first steps to float32's rounding, later ones to the digits that are printed."""
-    every_step = [
-        "training = recipe._digits_training",
-        "told = training.summary",
-        "training.summary = lambda losses, *rest: f'{told(losses, *rest)}\\nsteps: {losses}'",
+def test_two_processes_train(framework: str) -> None:
+    assert gain(several(framework)) > 1
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_two_processes_train_as_one(framework: str, monkeypatch: Any) -> None:
+    """Every step's loss, in float64: Adam divides by gradients whose sign may be rounding's.
+
+    In float32 the losses are one and the same for nine steps and 2e-4 apart six steps later.
+    """
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    changes = [
+        "import numpy",
+        "numpy.float32 = numpy.float64",
+        "digits, training = recipe._digits, recipe._digits_training",
+        "digits.score = lambda *_: digits.Score([0.0], [0.0])",
+        "training.summary = lambda losses, *_: f'steps: {losses}'",
     ]
     no_figure = "recipe._digits_figure.save = lambda *_: None"
     by_it = f"sys.argv += ['--backend', '{framework}']"
-    if framework == "torch":
-        two = output("simclr_ddp", *every_step, launcher=TORCHRUN)
-    else:
-        two = output("simclr_sharded", *every_step)
-    one = output("simclr_digits", *every_step, no_figure, by_it)
-    for found, expected in zip(numbers(two, "loss:"), numbers(one, "loss:"), strict=True):
-        assert abs(found - expected) < 0.0015  # the last digit
-    both = (numbers(text, "steps:") for text in (two, one))
-    ratios = [mine / whole for mine, whole in zip(*both, strict=True)]
-    assert max(abs(ratio - 1) for ratio in ratios[:10]) < 1e-6
-    assert gain(two) > 1
+    two = numbers(several(framework, *changes), "steps:")
+    one = numbers(output("simclr_digits", *changes, no_figure, by_it), "steps:")
+    assert len(one) == 20
+    ratios = [mine / whole for mine, whole in zip(two, one, strict=True)]
+    assert max(abs(ratio - 1) for ratio in ratios) < 1e-13
 
 
 def test_several_processes_need_torchrun() -> None:
