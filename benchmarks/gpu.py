@@ -2,13 +2,15 @@
 
 python -m benchmarks.gpu                                  every size that fits, float32 to bfloat16
 python -m benchmarks.gpu --sizes 1024 16384 --dims 128    some
+python -m benchmarks.gpu --write                          the stored rows into docs/performance.md
 python -m benchmarks.gpu --device cpu --sizes 64          that the program runs, no GPU needed
 
 First each of our values and gradients is held to float64. Then forward and backward are timed in
-turns, medians of CUDA events, and the peak of allocated memory above the inputs is read. The last
-column is the time that the binding ceiling alone would take over ours: 6 n^2 d floating-point
-operations at the rate of a large matrix product of the same precision, or 2 n^2 exponentials at
-their measured rate (n = 2N). `inf-cl` and `memeff` are timed where they are installed.
+turns, medians of CUDA events, and the peak of allocated memory above the inputs is read. Rows go to
+`benchmarks/results/gpu.csv` as they are measured. The floor is the time that the binding ceiling
+alone would take: 6 n^2 d floating-point operations at the rate of a large matrix product of the
+same precision, or 2 n^2 exponentials at their measured rate (n = 2N). `inf-cl` and `memeff` are
+timed where they are installed.
 """
 
 from __future__ import annotations
@@ -22,98 +24,27 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import peers
-from benchmarks.units import duration, size
-from ntxent.torch import info_nce, nt_xent
+from benchmarks import gpu_results, results
+from benchmarks.gpu_forms import (
+    BOUNDS,
+    LOSSES,
+    PEERS,
+    Loss,
+    check,
+    errors,
+    forms,
+    precision,
+    step,
+    towers,
+)
 
-SIZES = [1024, 4096, 16384, 32768, 131072]
-TEMPERATURE = 0.1
-# Of loss and gradient at N = 512, relative as in docs/numerics.md; it has where they come from.
-BOUNDS = {"float32": (1e-6, 1e-5), "TF32": (1e-4, 1e-2), "bfloat16": (1e-3, 5e-2)}
-
-Loss = Callable[[Any, Any], Any]
-
-
-def forms(name: str) -> dict[str, Loss]:
-    """What is timed for a loss: dense, dense compiled, ours, and who else is installed."""
-    pasted = peers.FORMS["torch.clip" if name == "info_nce" else "torch.eager"].make()
-
-    def dense(a: Any, b: Any) -> Any:
-        return pasted(a, b, TEMPERATURE)
-
-    found: dict[str, Loss] = {
-        "dense": dense,
-        "dense, compiled": torch.compile(dense, dynamic=False),
-        "ntxent": lambda a, b: nt_xent(a, b, temperature=TEMPERATURE),
-    }
-    if name == "nt_xent":
-        return found
-    found["ntxent"] = lambda a, b: info_nce(a, b, temperature=TEMPERATURE, symmetric=True)
-    if find_spec("inf_cl") is not None:
-        from inf_cl import cal_inf_loss
-
-        def inf(q: Any, k: Any) -> Any:
-            q, k = (torch.nn.functional.normalize(x, dim=1) for x in (q, k))
-            scale = 1 / TEMPERATURE
-            return (cal_inf_loss(q, k, scale=scale) + cal_inf_loss(k, q, scale=scale)) / 2
-
-        found["inf-cl"] = inf
-    if find_spec("memeff") is not None:
-        from memeff import MemoryEfficientCLIPLoss
-
-        found["memeff"] = MemoryEfficientCLIPLoss(temperature=TEMPERATURE)
-    return found
-
-
-@contextlib.contextmanager
-def precision(name: str, device: str) -> Iterator[None]:
-    """How products are multiplied."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if name == "TF32" else "highest")
-    try:
-        with torch.autocast(device, torch.bfloat16, enabled=name == "bfloat16"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def towers(rows: int, dim: int, device: str) -> list[Any]:
-    """Random rows, the second tower near the first."""
-    rng = torch.Generator(device).manual_seed(0)
-    first, noise = torch.randn(2, rows, dim, generator=rng, device=device)
-    return [x.requires_grad_() for x in (first, first + noise)]
-
-
-def step(loss: Loss, inputs: list[Any]) -> list[Any]:
-    """Value and gradients."""
-    value = loss(*inputs)
-    return [value.detach(), *torch.autograd.grad(value, inputs)]
-
-
-def check(name: str, how: str, dim: int, device: str) -> str:
-    """Our errors against float64; a RuntimeError if they are past the bounds."""
-    inputs = towers(512, dim, device)
-    with precision(how, device):
-        value, *grads = step(forms(name)["ntxent"], inputs)
-    truth, *exact = step(
-        forms(name)["dense"], [x.detach().double().requires_grad_() for x in inputs]
-    )
-    errors = [
-        abs(value / truth - 1).item(),
-        max(
-            ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(grads, exact, strict=True)
-        ),
-    ]
-    told = f"{name}, {how}, d = {dim}: loss {errors[0]:.0e}, gradient {errors[1]:.0e}"
-    if not all(error <= bound for error, bound in zip(errors, BOUNDS[how], strict=True)):
-        msg = f"{told}; expected at most {BOUNDS[how]}."
-        raise RuntimeError(msg)
-    return told
+SIZES = [256, 1024, 4096, 16384, 32768, 131072]
+LONG_S = 0.5  # a step from which on three are enough
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
@@ -132,8 +63,8 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 def measured(
     losses: dict[str, Loss], inputs: list[Any], how: str, device: str, repeats: int
-) -> dict[str, tuple[float, int]]:
-    """The median time and the peak memory of each form that has the memory it needs."""
+) -> dict[str, tuple[list[float], int]]:
+    """The times and the peak memory of each form that has the memory it needs."""
     times: dict[str, list[float]] = {}
     peaks = {}
     with precision(how, device):
@@ -142,10 +73,11 @@ def measured(
                 step(loss, inputs)  # compiles, and measures blocks
                 peaks[name] = peak(loss, inputs, device)
                 times[name] = []
-        for _ in range(repeats):
+        for turn in range(repeats):
             for name, taken in times.items():
-                taken.append(seconds(partial(step, losses[name], inputs), device))
-    return {name: (statistics.median(taken), peaks[name]) for name, taken in times.items()}
+                if turn < 3 or taken[-1] < LONG_S:
+                    taken.append(seconds(partial(step, losses[name], inputs), device))
+    return {name: (taken, peaks[name]) for name, taken in times.items()}
 
 
 def peak(loss: Loss, inputs: list[Any], device: str) -> int:
@@ -183,7 +115,7 @@ def exponential_rate(device: str) -> float:
     return numbers * STEPS / statistics.median(taken)
 
 
-def ceiling(name: str, rows: int, dim: int, products: float, exponentials: float) -> float:
+def floor(name: str, rows: int, dim: int, products: float, exponentials: float) -> float:
     """Seconds that the work cannot go below, by the counts at the top of this page."""
     pairs = (2 * rows) ** 2 if name == "nt_xent" else rows**2
     passes = 6 if name == "nt_xent" else 12  # two directions and two gradients
@@ -191,38 +123,68 @@ def ceiling(name: str, rows: int, dim: int, products: float, exponentials: float
 
 
 def main() -> None:
-    """Check, then time and print a table."""
+    """Check, then time, store and print; or write what is stored."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
+    parser.add_argument("--products", nargs="+", choices=BOUNDS, default=list(BOUNDS))
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--dims", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--without", nargs="+", default=[], help="forms that are left out")
+    parser.add_argument("--output", type=Path, help="another file than results/gpu.csv")
+    parser.add_argument("--commit", help="of the sources, where git is not at hand")
+    parser.add_argument("--write", action="store_true", help="the stored rows, measuring nothing")
     options = parser.parse_args()
-    device = options.device
-    if device == "cuda" and not torch.cuda.is_available():
+    if options.write:
+        gpu_results.write_page()
+        return
+    if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("PyTorch sees no CUDA device; --device cpu tries the program itself.")
-    where = torch.cuda.get_device_name() if device == "cuda" else "cpu, which shows no speed"
-    print(f"{where}, torch {torch.__version__}, τ = {TEMPERATURE}, forward and backward\n")
-    exponentials = exponential_rate(device)
-    columns = list(forms("info_nce"))
-    head = ["loss", "product", "d", "N", *columns, "ceiling / ntxent"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for name, how, dim in itertools.product(("nt_xent", "info_nce"), BOUNDS, options.dims):
-        print(check(name, how, dim, device), flush=True)
-        products = product_rate(how, device)
-        for rows in options.sizes:
-            inputs = towers(rows, dim, device)
-            found = measured(forms(name), inputs, how, device, options.repeats)
-            floor = ceiling(name, rows, dim, products, exponentials)
-            share = f"{floor / found['ntxent'][0]:.0%}" if "ntxent" in found else "–"
-            cells = [name, how, str(dim), str(rows), *(text(found.get(x)) for x in columns), share]
-            lines.append(f"| {' | '.join(cells)} |")
-    print("\n" + "\n".join(lines))
+    path = options.output or (None if options.device == "cpu" else gpu_results.PATH)
+    rows: list[gpu_results.Row] = []
+    exponentials = exponential_rate(options.device)
+    for name, how, dim in itertools.product(options.losses, options.products, options.dims):
+        for row in group(name, how, dim, exponentials, options):
+            rows.append(row)
+            print(gpu_results.line(row), flush=True)
+            if path:
+                results.write(path, rows)
+    print("\n" + gpu_results.tables(rows))
 
 
-def text(found: tuple[float, int] | None) -> str:
-    """Time and memory, or a dash."""
-    return "–" if found is None else f"{duration(1e3 * found[0])}, {size(found[1] / 2**20)}"
+def group(
+    name: str, how: str, dim: int, exponentials: float, options: argparse.Namespace
+) -> Iterator[gpu_results.Row]:
+    """All sizes of a loss in a precision."""
+    device = options.device
+    chosen = [form for form in forms(name) if form not in options.without]
+    off, failed = {}, {}
+    for form in chosen:
+        if form == "compiled":  # as the dense form, of which it is made
+            off[form] = off["dense"]
+            continue
+        try:
+            off[form] = errors(forms(name)[form], name, how, dim, device)
+        except Exception as error:
+            if form not in PEERS:
+                raise
+            failed[form] = f"{type(error).__name__}: {error}".split("\n", 1)[0][:80]
+    check(off["ntxent"], name, how, dim)
+    products = product_rate(how, device)
+    for size in options.sizes:
+        torch.compiler.reset()
+        losses = {form: forms(name)[form] for form in chosen if form not in failed}
+        found = measured(losses, towers(size, dim, device), how, device, options.repeats)
+        for form in chosen:
+            yield gpu_results.make_row(
+                (name, form, how, size, dim),
+                found.get(form),
+                floor(name, size, dim, products, exponentials),
+                off.get(form, (None, None)),
+                failed.get(form, "" if form in found else "out of memory"),
+                options.commit,
+            )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import csv
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -171,22 +171,25 @@ class Clock:
         return max(0.0, 1 - quiet / passed) if passed else None
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write(path: Path, rows: Sequence[Any]) -> None:
     """One line a row, numbers at four digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        names = [field.name for field in fields(rows[0])]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         for row in rows:
             values = asdict(row).items()
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in values})
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, kind: type[Any] = Row) -> list[Any]:
     """The rows again."""
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
-    return [Row(**{f.name: parsed(f.type, cells[f.name]) for f in fields(Row)}) for cells in lines]
+    return [
+        kind(**{f.name: parsed(f.type, cells[f.name]) for f in fields(kind)}) for cells in lines
+    ]
 
 
 def parsed(kind: Any, text: str) -> Any:

@@ -30,11 +30,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ntxent.torch._triton_backward import backward
-from ntxent.torch._triton_blocks import Blocks, candidates, precision, whole
+from ntxent.torch._triton_blocks import candidates, precision
 from ntxent.torch._triton_forward import forward
+from ntxent.torch._triton_lists import Blocks, whole
 
 KERNELS = {"forward": forward, "backward": backward}
-DTYPES = {"float32": ("fp32", "ieee"), "TF32": ("fp32", "tf32"), "bfloat16": ("bf16", "half")}
+DTYPES = {"float32": ("fp32", "float32"), "TF32": ("fp32", "tf32"), "bfloat16": ("bf16", "half")}
 DTYPES["float16"] = ("fp16", "half")
 DIMS = (16, 32, 64, 128, 256, 512, 1024)
 CAPABILITIES = {80: ("8.0", 163 * 1024), 90: ("9.0", 227 * 1024)}
@@ -75,8 +76,8 @@ def launches(kernel: str, product: str, dim: int, capability: int) -> list[Launc
     if kernel == "backward":
         choices |= {"BY_OWN": (True, False), "BY_OTHERS": (True, False)}
     found = []
-    for blocks in candidates(kernel, kind, dim):
-        fixed = {"PRECISION": precision(kind), **blocks.constants(dim)}
+    for blocks in candidates(kernel, kind, dim, divmod(capability, 10)):
+        fixed = {"PRECISION": precision(kind, divmod(capability, 10)), **blocks.constants(dim)}
         if kernel == "backward":
             fixed["OUT"] = min(blocks.out, whole(dim))
         for values in itertools.product(*choices.values()):
@@ -133,7 +134,8 @@ def used(told: str) -> tuple[int, int]:
 def faults(launch: Launch, found: Compiled) -> list[str]:
     """Spills, too much shared memory, no tensor cores where they are meant."""
     room = CAPABILITIES[launch.capability][1]
-    wrong = [f"{found.spills} bytes of spills"] if found.spills else []
+    measured = launch.capability >= 90  # what is fastest there may spill a little
+    wrong = [f"{found.spills} bytes of spills"] if found.spills and not measured else []
     wrong += [f"{found.shared} bytes of shared memory"] if found.shared > room else []
     if found.instructions == "none" and dict(launch.constants)["PRECISION"] != "ieee":
         wrong.append("no matrix instructions")

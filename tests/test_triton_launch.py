@@ -61,7 +61,12 @@ def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
     from ntxent.torch._triton_blocks import precision
     from ntxent.torch._triton_forward import forward
 
-    constants = {"SHIFTED": False, "BY_IDS": False, "PRECISION": precision("half"), "WHOLE": True}
+    constants = {
+        "SHIFTED": False,
+        "BY_IDS": False,
+        "PRECISION": precision("half", (8, 0)),
+        "WHOLE": True,
+    }
     constants |= {"DIM": 16, "ROWS": 16, "COLUMNS": 16}
     values = rows_of(backend, 3, 16).bfloat16()
     scale, lse = torch.full((), 10.0, device=backend.device), values.new_empty(3).float()
@@ -87,15 +92,18 @@ def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
     backend: Any, torch: Any
 ) -> None:
     from ntxent.torch import nt_xent
+    from ntxent.torch._triton_blocks import shares
 
     views = [rows_of(backend, 150, 16).requires_grad_() for _ in range(2)]
+    nt_xent(*views, implementation="triton").backward()  # on a GPU the first measures blocks
     found = []
     with largest_tensor() as largest:
         for _ in range(2):
             loss = nt_xent(*views, implementation="triton")
             found.append((loss, *torch.autograd.grad(loss, views)))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert largest.size <= 4 * 300 * 16  # the rows, in the bytes that the interpreter copies
+    # the rows, in the bytes that the interpreter copies, or each share's gradient of them
+    assert largest.size <= max(4, shares(views[0], views[0])) * 300 * 16
 
 
 def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch: Any) -> None:
@@ -138,15 +146,15 @@ def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeyp
     monkeypatch.setattr(knobs.runtime, "interpret", False)
     rows = torch.zeros(8, 128, device=backend.device)
     kind = _triton_blocks.kind_of("forward", rows, rows, by_ids=False)
-    short = _triton_blocks.candidates("forward", kind.product, 128)
+    short = _triton_blocks.candidates("forward", kind.product, 128, kind.capability)
     assert len(short) > 1
     measured = []
 
-    def slow_first(run: Any, **options: Any) -> float:
+    def slow_first(run: Any) -> float:
         run()
         return float(measured[-1] == short[0])
 
-    monkeypatch.setattr(_triton_blocks.triton.testing, "do_bench", slow_first)
+    monkeypatch.setattr(_triton_blocks, "milliseconds", slow_first)
     assert _triton_blocks.choose(kind, measured.append) == short[1]
     assert measured == short
     assert _triton_blocks.choose(kind, measured.append) == short[1]

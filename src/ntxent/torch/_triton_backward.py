@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ntxent.torch._triton_scores import LOG2E, dot, ids_of, rows_of, scores_of
+from ntxent.torch._triton_scores import LOG2E, dot, ids_of, mixed, rows_of, scores_of
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "period"])
@@ -28,7 +28,8 @@ def backward(
     WHOLE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """grad[share, row] = gain times the sum over the share's columns of W_ik other_k."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.minimum(place, rows - 1)  # past the end the last again, which is not stored
     share = tl.cdiv(tl.cdiv(columns, COLUMNS), tl.num_programs(1)) * COLUMNS
     begin = tl.program_id(1) * share
     factor = tl.load(scale) * LOG2E
@@ -37,8 +38,8 @@ def backward(
     own_part = rows_of(own, row, part, rows, dim)
     ids = ids_of(own_ids, row, rows, period, BY_IDS)
     if BY_OWN:
-        g = tl.load(own_upstream + row, mask=row < rows, other=0.0)
-        own_top = tl.load(own_lse + row, mask=row < rows, other=float("inf")) * LOG2E
+        g = tl.load(own_upstream + row)
+        own_top = tl.load(own_lse + row) * LOG2E
         if not SHIFTED:
             g *= tl.exp2(-own_top)
 
@@ -50,6 +51,7 @@ def backward(
             own, own_part, row, rows, ids,
             others, other_part, column, columns,
             ids_of(other_ids, column, columns, period, BY_IDS),
+            mixed(tl.program_id(0) * ROWS, first, columns, period, BY_IDS, ROWS, COLUMNS),
             dim, factor, WHOLE, DIM, PRECISION,
         )  # fmt: skip
         if BY_OTHERS:
@@ -73,6 +75,6 @@ def backward(
             other_part = rows_of(others, column, here, columns, dim)
         weights = weights.to(other_part.dtype)
         total = dot(weights, other_part, total, PRECISION)
-    offset = (tl.program_id(1).to(tl.int64) * rows + row.to(tl.int64))[:, None] * dim
-    inside = (row < rows)[:, None] & (here < dim)[None, :]
+    offset = (tl.program_id(1).to(tl.int64) * rows + place.to(tl.int64))[:, None] * dim
+    inside = (place < rows)[:, None] & (here < dim)[None, :]
     tl.store(grad + offset + here[None, :], total * tl.load(gain), mask=inside)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ntxent.torch._triton_scores import LOG2E, ids_of, rows_of, scores_of
+from ntxent.torch._triton_scores import LOG2E, ids_of, mixed, rows_of, scores_of
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "period"])
@@ -23,7 +23,8 @@ def forward(
     WHOLE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """found[share, row] = log of the sum over the share's columns of exp(score)."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.minimum(place, rows - 1)  # past the end the last again, which is not stored
     share = tl.cdiv(tl.cdiv(columns, COLUMNS), tl.num_programs(1)) * COLUMNS
     begin = tl.program_id(1) * share
     factor = tl.load(scale) * LOG2E
@@ -40,6 +41,7 @@ def forward(
             own, own_part, row, rows, ids,
             others, other_part, column, columns,
             ids_of(other_ids, column, columns, period, BY_IDS),
+            mixed(tl.program_id(0) * ROWS, first, columns, period, BY_IDS, ROWS, COLUMNS),
             dim, factor, WHOLE, DIM, PRECISION,
         )  # fmt: skip
         if SHIFTED:
@@ -52,4 +54,4 @@ def forward(
     lse = tl.log2(total) / LOG2E
     if SHIFTED:
         lse += top / LOG2E
-    tl.store(found + tl.program_id(1).to(tl.int64) * rows + row, lse, mask=row < rows)
+    tl.store(found + tl.program_id(1).to(tl.int64) * rows + place, lse, mask=place < rows)
