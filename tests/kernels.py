@@ -54,6 +54,7 @@ class Launch(NamedTuple):
     capability: int
     blocks: Blocks
     constants: tuple[tuple[str, Any], ...]
+    first: bool  # of its list
 
 
 class Compiled(NamedTuple):
@@ -76,14 +77,15 @@ def launches(kernel: str, product: str, dim: int, capability: int) -> list[Launc
     if kernel == "backward":
         choices |= {"BY_OWN": (True, False), "BY_OTHERS": (True, False)}
     found = []
-    for blocks in candidates(kernel, kind, dim, divmod(capability, 10)):
+    for place, blocks in enumerate(candidates(kernel, kind, dim, divmod(capability, 10))):
         fixed = {"PRECISION": precision(kind, divmod(capability, 10)), **blocks.constants(dim)}
         if kernel == "backward":
             fixed["OUT"] = min(blocks.out, whole(dim))
         for values in itertools.product(*choices.values()):
             constants = fixed | dict(zip(choices, values, strict=True))
             if constants.get("BY_OWN", True) or constants["BY_OTHERS"]:
-                found.append(Launch(kernel, dtype, capability, blocks, tuple(constants.items())))
+                given = tuple(constants.items())
+                found.append(Launch(kernel, dtype, capability, blocks, given, place == 0))
     return found
 
 
@@ -136,6 +138,8 @@ def faults(launch: Launch, found: Compiled) -> list[str]:
     room = CAPABILITIES[launch.capability][1]
     measured = launch.capability >= 90  # what is fastest there may spill a little
     wrong = [f"{found.spills} bytes of spills"] if found.spills and not measured else []
+    if launch.first and not measured:  # what is taken unmeasured fits 8.6 and 12.0 too
+        room = 99 * 1024
     wrong += [f"{found.shared} bytes of shared memory"] if found.shared > room else []
     if found.instructions == "none" and dict(launch.constants)["PRECISION"] != "ieee":
         wrong.append("no matrix instructions")

@@ -13,6 +13,7 @@ from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
 from _tolerances import (
     EPSILON,
     HALF_LOSS,
+    arithmetic,
     assert_within,
     gradient_error,
     relative_error,
@@ -62,7 +63,7 @@ def assert_table(
     found = errors(backend, name, truth, dtype, case.temperature, how)
     for what, error in found.items():
         quantity = "gradient" if what == "temperature" else what
-        bound = tolerance(dtype, quantity, case.temperature)
+        bound = tolerance(arithmetic(backend, dtype, how), quantity, case.temperature)
         assert_within(error, bound, f"{what} of {name}, {case} in {dtype}")
         note(f"{name}, {what}", backend.name, error / bound)
 

@@ -1,8 +1,9 @@
 """The short lists of blocks among which a first launch chooses (`_triton_blocks.choose`).
 
-By capability, then by product, then by the longest row that they serve. From 9.0 on they are the
-fastest cuts of `python -m benchmarks.gpu_blocks` on an H100 and some for smaller batches. Below, no
-time was measured: registers and shared memory decide, of which `python tests/kernels.py` tells.
+By generation, then by product, then by the longest row that they serve. `(9, 0)`, Hopper and what
+came after it for the same use, has the fastest cuts of `python -m benchmarks.gpu_blocks` on an H100
+and some for smaller batches. `(8, 0)`, all others, was chosen by registers and shared memory, which
+`python tests/kernels.py` tells: the first of a list fits the smallest of them.
 """
 
 from __future__ import annotations
@@ -33,17 +34,22 @@ def whole(dim: int) -> int:
     return max(16, int(triton.next_power_of_2(dim)))
 
 
+def generation(capability: tuple[int, int]) -> tuple[int, int]:
+    """Whose lists serve a device."""
+    return (9, 0) if (9, 0) <= capability < (12, 0) else (8, 0)
+
+
 Table = dict[str, dict[int, list[Blocks]]]
 
 FORWARD: dict[tuple[int, int], Table] = {
     (8, 0): {
         "half": {
             128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
-            256: [Blocks(128, 64, 256, 0, 8, 2), Blocks(64, 64, 256, 0, 4, 2)],
+            256: [Blocks(128, 64, 64, 0, 8, 3), Blocks(128, 64, 256, 0, 8, 2)],
             1024: [Blocks(128, 64, 64, 0, 8, 3), Blocks(64, 64, 64, 0, 4, 2)],
         },
         "tf32": {
-            128: [Blocks(128, 64, 128, 0, 8, 2), Blocks(64, 64, 128, 0, 4, 2)],
+            128: [Blocks(64, 64, 128, 0, 4, 2), Blocks(128, 64, 128, 0, 8, 2)],
             1024: [Blocks(128, 64, 32, 0, 8, 3)],
         },
         "float32": {1024: [Blocks(64, 32, 16, 0, 4, 1), Blocks(64, 64, 16, 0, 4, 1)]},
