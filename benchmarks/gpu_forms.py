@@ -21,9 +21,11 @@ LABELS = {
     "compiled": "cross-entropy, compiled",
     "inf_cl": "inf-cl",
     "memeff": "memeff",
+    "ntxent_ieee": "ntxent, IEEE products",  # what was tried before three TF32 products
     "ntxent": "ntxent",
 }
 DISTRIBUTIONS = {"inf_cl": "inf-cl", "memeff": "memeff", "ntxent": "ntxent"}
+OURS = {"ntxent", "ntxent_ieee"}
 
 Loss = Callable[[Any, Any], Any]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import torch
 
 from benchmarks import measure, pages, report, results
-from benchmarks.gpu_forms import DISTRIBUTIONS, LABELS, TEMPERATURE
+from benchmarks.gpu_forms import DISTRIBUTIONS, LABELS, OURS, TEMPERATURE
 from benchmarks.units import duration, size
 
 PATH = results.FOLDER / "gpu.csv"
@@ -113,16 +113,16 @@ NAMES = {"nt_xent": "NT-Xent", "info_nce": "InfoNCE, symmetric"}
 def cell(row: Row | None) -> str:
     """Time and memory."""
     if row is None:
-        return ""
+        return "–"
     return row.failed or f"{duration(row.runtime_ms)}, {size(row.peak_mib)}"
 
 
 def gain(here: dict[str, Row]) -> str:
     """Against the fastest other form, and over the floor, as two cells."""
-    ours = here["ntxent"]
-    others = [row.runtime_ms for key, row in here.items() if key != "ntxent" and row.runtime_ms]
-    if not ours.runtime_ms:
+    ours = here.get("ntxent")
+    if ours is None or not ours.runtime_ms:
         return "–|–"
+    others = [row.runtime_ms for key, row in here.items() if key not in OURS and row.runtime_ms]
     ahead = f"{min(others) / ours.runtime_ms:.2f} ×" if others else "–"
     return f"{ahead}|{ours.runtime_ms / ours.floor_ms:.1f}"
 
@@ -143,7 +143,11 @@ def caption(rows: Sequence[Row]) -> str:
     """Where the numbers are from."""
     first = rows[0]
     packages = sorted(
-        {f"{DISTRIBUTIONS[r.form]} {r.package_version}" for r in rows if r.form in DISTRIBUTIONS}
+        {
+            f"{DISTRIBUTIONS[row.form]} {row.package_version}"
+            for row in rows
+            if row.form in DISTRIBUTIONS and row.package_version
+        }
     )
     commits, dates = (sorted({getattr(r, x) for r in rows}) for x in ("commit", "date_utc"))
     return (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from _tolerances import assert_within, relative_error
-from benchmarks import cases, claims, growth, measure, oracle, pages, peers, results, tune
+from benchmarks import cases, claims, figure, growth, measure, oracle, pages, peers, results, tune
 from benchmarks.cases import Case, Setting
 from benchmarks.peers import Form
 from ntxent import reference
@@ -177,3 +177,29 @@ def test_pages_are_those_of_the_results() -> None:
     changed = [replace(row, runtime_ms=(row.runtime_ms or 0) * 2) for row in stored]
     for before, after in pages.written(changed).values():
         assert before != after
+
+
+@torch_alone
+def test_figures_are_of_the_results() -> None:
+    """By a digest of what they show, which a changed row changes."""
+    stored = results.read(results.FOLDER / "full.csv")
+    for library in figure.ALL:
+        drawn = (figure.FOLDER / f"speed-{library}.svg").read_text()
+        assert figure.digest(stored, library) in drawn, "python -m benchmarks --write"
+    changed = [replace(row, runtime_ms=(row.runtime_ms or 0) * 2) for row in stored]
+    assert figure.digest(changed, "torch") != figure.digest(stored, "torch")
+
+
+@torch_alone
+def test_the_page_of_gpus_is_that_of_its_results() -> None:
+    from benchmarks import gpu_forms, gpu_results
+
+    text = (measure.ROOT / gpu_results.PAGE).read_text()
+    assert gpu_results.page(text) == text, "python -m benchmarks.gpu --write"
+    stored = results.read(gpu_results.PATH, gpu_results.Row)
+    for row in stored:
+        assert bool(row.failed) == (row.runtime_ms is None)
+        if row.form == "ntxent":
+            bounds = gpu_forms.BOUNDS[row.product]
+            assert row.loss_error_ratio <= bounds[0]
+            assert row.gradient_error_ratio <= bounds[1]

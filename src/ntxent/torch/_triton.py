@@ -118,27 +118,38 @@ def backward(
     """The gradients of queries and (if wanted) keys; without keys one, of both together."""
     del kept
     queries, keys = both(pairs)
-    column = row if pairs.keys is None else column
-    by_query = gradient(pairs, queries, row, keys, column)
-    return by_query, gradient(pairs, keys, column, queries, row) if by_keys else None
+    gain, row, column = with_headroom(pairs, row, column)
+    by_query = gradient(pairs, queries, row, keys, column, gain)
+    return by_query, gradient(pairs, keys, column, queries, row, gain) if by_keys else None
+
+
+def with_headroom(pairs: Pairs, row: Side, column: Side | None) -> tuple[Tensor, Side, Side | None]:
+    """The sides with their upstream scaled to HEADROOM, and what gradients of them take."""
+    uppers = [side.upstream for side in (row, column) if side is not None]
+    # In float64, as an upstream gradient of 1e-36 has no float32 for the factor that it takes.
+    norms = [torch.linalg.vector_norm(x, torch.inf, dtype=torch.float64) for x in uppers]
+    largest = norms[0] if len(norms) == 1 else torch.maximum(*norms)
+    factor = HEADROOM / largest.clamp(min=1e-300)  # of an upstream of zeros
+    row, *others = (
+        Side((side.upstream.double() * factor).float(), side.divisor)
+        for side in (row, column)
+        if side is not None
+    )
+    scale, _ = common(pairs)
+    if pairs.keys is None:
+        others = [row]
+    return (scale / factor).float(), row, others[0] if others else None
 
 
 def gradient(
-    pairs: Pairs, own: Rows, own_side: Side | None, others: Rows, other_side: Side | None
-) -> Tensor:
+    pairs: Pairs, own: Rows, own_side: Side | None, others: Rows, other_side: Side | None,
+    gain: Tensor,
+) -> Tensor:  # fmt: skip
     """The gradient of one side's rows; a side that isn't there has no upstream."""
     (rows, dim), (scale, period) = own.values.shape, common(pairs)
-    sides = [side for side in (own_side, other_side) if side is not None]
-    # In float64, as an upstream gradient of 1e-36 has no float32 for the factor that it takes.
-    largest = torch.stack([side.upstream.abs().amax() for side in sides]).amax().double()
-    largest = largest.masked_fill(largest == 0, 1.0)
     own_given, other_given = (
-        (own.values, own.values)
-        if side is None
-        else ((side.upstream.double() * (HEADROOM / largest)).float(), side.divisor)
-        for side in (own_side, other_side)
+        (own.values, own.values) if side is None else tuple(side) for side in (own_side, other_side)
     )
-    gain = (scale * largest / HEADROOM).float()
     count = shares(own.values, others.values)
     parts = own.values.new_empty(count, rows, dim, dtype=torch.float32)
 
