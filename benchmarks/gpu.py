@@ -143,13 +143,14 @@ def main() -> None:
         sys.exit("PyTorch sees no CUDA device; --device cpu tries the program itself.")
     path = options.output or (None if options.device == "cpu" else gpu_results.PATH)
     rows: list[gpu_results.Row] = []
+    stored = results.read(path, gpu_results.Row) if path and path.exists() else []
     exponentials = exponential_rate(options.device)
     for name, how, dim in itertools.product(options.losses, options.products, options.dims):
         for row in group(name, how, dim, exponentials, options):
             rows.append(row)
             print(gpu_results.line(row), flush=True)
             if path:
-                results.write(path, rows)
+                results.write(path, gpu_results.merged(stored, rows))
     print("\n" + gpu_results.tables(rows))
 
 

@@ -3,7 +3,7 @@
 python -m benchmarks.gpu_blocks                         every product, d = 128 and 512
 python -m benchmarks.gpu_blocks --products half --dims 128
 
-The short lists of `src/ntxent/torch/_triton_blocks.py` are chosen from what it prints: the fastest
+The short lists of `src/ntxent/torch/_triton_lists.py` are chosen from what it prints: the fastest
 cuts of NT-Xent's two kernels at so many rows, in milliseconds, and what each of the list takes.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -46,18 +47,21 @@ def grid(product: str, kernel: str, dim: int) -> Iterator[Blocks]:
             yield blocks
 
 
-def run(product: str, kernel: str, dim: int, rows: int, blocks: Blocks) -> Callable[[], object]:
+def run(
+    product: str, kernel: str, dim: int, rows: int, blocks: Blocks, device: str = "cuda"
+) -> Callable[[], object]:
     """A launch of a kernel, to be called again."""
     torch.set_float32_matmul_precision("highest" if product == "float32" else "high")
     _triton.choose = lambda *_: blocks
     dtype = torch.bfloat16 if product == "half" else torch.float32
-    values = torch.nn.functional.normalize(torch.randn(rows, dim, device="cuda")).to(dtype)
+    values = torch.nn.functional.normalize(torch.randn(rows, dim, device=device)).to(dtype)
     pairs = Pairs(values, None, 10.0, (rows // 2, None), True, False)
     own, _ = _triton.both(pairs)
     if kernel == "forward":
         return lambda: _triton.log_sum_exp(pairs, own, own)
-    side = Side(torch.full((rows,), 1.0 / rows, device="cuda"), torch.full((rows,), 10.0).cuda())
-    return lambda: _triton.gradient(pairs, own, side, own, side)
+    upstream, lse = (torch.full((rows,), x, device=device) for x in (1.0 / rows, 10.0))
+    gain, side, _ = _triton.with_headroom(pairs, Side(upstream, lse), None)
+    return lambda: _triton.gradient(pairs, own, side, own, side, gain)
 
 
 def compiled(product: str, kernel: str, dim: int, blocks: Blocks) -> str:
@@ -113,6 +117,8 @@ def tell(product: str, kernel: str, dim: int, rows: int, cuts: dict[Blocks, bool
         for blocks in cuts
     }
     print(f"\n{kernel}, {product}, d = {dim}, {rows} rows: {len(taken)} cuts")
+    if not any(cuts.values()):
+        sys.exit("None of the list ran: see what `compiled` says of it.")
     for place, blocks in enumerate(sorted(taken, key=taken.__getitem__)):
         if place < SHOWN or cuts[blocks]:
             listed = "  of the list" * cuts[blocks]

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import torch
 
@@ -78,6 +79,12 @@ def make_row(
         commit=commit or results.commit(),
         date_utc=datetime.now(UTC).date().isoformat(),
     )
+
+
+def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """The new rows in the place of older ones of the same form and problem."""
+    key = attrgetter("loss", "form", "product", "batch_images", "row_columns")
+    return list({key(row): row for row in [*old, *new]}.values())
 
 
 def line(row: Row) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 TOLERANCES = {
     "float64": {"loss": 1e-12, "row": 3e-12, "gradient": 1e-10},
     "float32": {"loss": 1e-6, "row": 3e-6, "gradient": 1e-5},
-    # of products on an H100's matrix units, which cut sums off and don't round them
+    # of products on matrix units of capability 9.0, which cut sums off and don't round them
     "float32, matrix units": {"loss": 2e-6, "row": 3e-6, "gradient": 1e-5},
 }
 # half-precision inputs: error <= 2 * (error of the dense form) + this; the gradient's also + the

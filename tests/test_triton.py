@@ -158,6 +158,62 @@ def test_the_blocks_that_gpus_take(
             assert_right(torch, pairs, "bfloat16" if product == "half" else product, note_worst)
 
 
+@pytest.mark.parametrize("cut", [(16, 32), (32, 16), (16, 64)], ids=str)
+@pytest.mark.parametrize("period", [1, 7, 31, 32, 33, 100, 1000])
+def test_only_tiles_without_a_missing_pair_do_without_masks(
+    backend: Any, torch: Any, period: int, cut: tuple[int, int]
+) -> None:
+    """All of them, against all pairs of each: cuts that aren't square, periods of any size."""
+    from _mixed import ask
+
+    height, width = cut
+    columns, skipped = 150, 0
+    for own in range(0, 128, height):
+        for other in range(0, columns, width):
+            found = torch.zeros(1, dtype=torch.int32, device=backend.device)
+            ask[1,](found, own, other, columns, period, *cut)
+            rows, keys = np.ogrid[own : own + height, other : other + width]
+            missing = (keys >= columns) | (rows % period == keys % period)
+            assert bool(found.item()) == missing.any(), (own, other)
+            skipped += not missing.any()
+    assert skipped or period < sum(cut)
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_tiles_with_masks_and_without(
+    backend: Any, torch: Any, keys: bool, note_worst: Any
+) -> None:
+    """Ids that meet in a few of the tiles, as those of a large batch do."""
+    pairs = pairs_of(backend, (300, 290 if keys else None, 33), 0.05, "period")
+    pairs = pairs._replace(ids=(145, None))
+    assert_right(torch, pairs, "float32", note_worst)
+
+
+@pytest.mark.parametrize("upstream", [(0.0, 0.0), (1e-36, 1e-38), (1e30, 1.0), (1.0, 0.0)], ids=str)
+def test_upstreams_of_any_size(backend: Any, torch: Any, upstream: tuple[float, float]) -> None:
+    """A gradient is in proportion to its upstreams, which may be far apart."""
+    from ntxent._pairs import Side
+    from ntxent.torch import _triton
+
+    pairs = pairs_of(backend, (40, 30, 16), 0.1, "period")
+    found = _triton.forward(pairs, keep=False)[:2]
+    largest = max(upstream)
+
+    def gradients(*factors: float) -> Any:
+        sides = [
+            Side(torch.full_like(x.lse, f), x.divisor) for x, f in zip(found, factors, strict=True)
+        ]
+        return _triton.backward(pairs, *sides, (), True)
+
+    ones = gradients(1.0, 0.0), gradients(0.0, 1.0)
+    for got, by_row, by_column in zip(gradients(*upstream), *ones, strict=True):
+        want = by_row.double() * upstream[0] + by_column.double() * upstream[1]
+        error = (got - want).abs().max().item()
+        assert_within(
+            error, 1e-5 * largest * max(by_row.abs().max(), by_column.abs().max()).item(), "it"
+        )
+
+
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_the_hostile_grid(backend: Any, case: Case, note_worst: Any) -> None:
     assert_hostile_grid(backend, "triton", "float32", case, note_worst)

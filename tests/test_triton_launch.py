@@ -178,3 +178,39 @@ def test_what_a_choice_of_blocks_stands_for(torch: Any) -> None:
     assert kind_of("forward", rows, rows[:64], by_ids=False) != kind
     assert kind_of("forward", rows[:512], rows[:128], by_ids=False) != kind
     assert kind_of("forward", rows[:512], rows[:64], by_ids=True) != kind
+
+
+@pytest.mark.parametrize("kernel", ["forward", "backward"])
+def test_the_program_that_tries_blocks(
+    backend: Any, torch: Any, kernel: str, monkeypatch: Any
+) -> None:
+    """It launches what it times; which cuts are fast only a GPU can say."""
+    from benchmarks import gpu_blocks
+    from ntxent.torch import _triton
+    from ntxent.torch._triton_lists import Blocks
+
+    monkeypatch.setattr(_triton, "choose", None)  # which it replaces
+    run = gpu_blocks.run("half", kernel, 32, 64, Blocks(32, 32, 32, 32, 1, 1), backend.device)
+    found = run()
+    assert (found.lse if kernel == "forward" else found).isfinite().all()
+
+
+def test_a_cut_that_a_device_has_no_memory_for_is_passed_over(monkeypatch: Any) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    from ntxent.torch import _triton_blocks
+
+    def milliseconds(run: Any) -> float:
+        if run.args[0] == "too large":
+            raise OutOfResources(200, 100, "shared memory")
+        return {"slow": 2.0, "as fast": 1.97, "fast": 1.0}[run.args[0]]
+
+    monkeypatch.setattr(_triton_blocks, "milliseconds", milliseconds)
+    for short, best in (
+        (["too large", "slow", "fast"], "fast"),
+        (["slow", "as fast"], "slow"),
+        (["slow", "too large"], "slow"),
+    ):
+        assert _triton_blocks.fastest(short, print) == best
+    with pytest.raises(OutOfResources):
+        _triton_blocks.fastest(["too large", "too large"], print)

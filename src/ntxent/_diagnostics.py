@@ -1,4 +1,4 @@
-"""What to watch while an encoder trains, from one pass over the tiles of similarities."""
+"""What to watch while an encoder trains, without the matrix of similarities."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def info_nce(
     r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
 
     With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is never held in memory.
+    those as well, as in MoCo. The matrix of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def info_nce(
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
     temperature : float or 0-d Array, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array,
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     ids : Array of integers, shape (N,) or (N + K,), optional
         Pairs with equal ids (the same caption, patient, product) are never negatives of each other.

@@ -24,7 +24,7 @@ def nt_xent(
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
     Each row must find the other views of its image among all rows of the batch. The n x n matrix
-    of similarities is never held in memory.
+    of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def nt_xent(
         all of one shape and dtype, traced or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
     temperature : float or 0-d Array, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array,
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     ids : Array of integers, shape (N,), optional
         Images with equal ids (the same caption, patient, product) are never negatives of each
@@ -157,7 +157,7 @@ def sup_con(
     labels : Array of integers, shape (n,)
         Any integers, compared as integers.
     temperature : float or 0-d Array, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array,
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     normalize : bool, default True
         False takes the dot products of the rows as they are.

@@ -28,9 +28,9 @@ from ntxent._pairs import Side, scale_gradient, sides
 from ntxent._sums import both, factor, finite, prepared, weights
 from ntxent.jax._grid import Grid, Plan, cut, product, put, uncut
 
-# By `python -m benchmarks.tune` (docs/performance.md): tiles of 512, 1024 and 2048 take 10.7, 9.1 and
-# 7.6 ms at N=1024, 2.40, 1.84 and 1.68 s at N=16384, and at N=4096 the same.
-TILE = 2048
+# Of tiles of 512, 1024 and 2048 (docs/performance.md, `python -m benchmarks.tune`) the last are a
+# sixth faster at N=1024 and a tenth at N=16384, but took 45 ms for 28 at N=2048.
+TILE = 1024
 # If all tiles together are no larger than this they are kept for the backward pass. At N=1024 that
 # saves 13 % of the processor's time. With 40 MiB at N=2048 and 48 or 128 at N=4096 it saves
 # nothing: what is more than 32 MiB glibc takes from the system anew at each call, page by page.

@@ -22,7 +22,7 @@ def nt_xent(
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
     Each row must find the other views of its image among all rows of the batch. The n x n matrix
-    of similarities is never held in memory.
+    of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def nt_xent(
         shape and dtype, contiguous or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
     temperature : float or 0-d ndarray, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     ids : ndarray of integers, shape (N,), optional
         Images with equal ids (the same caption, patient, product) are never negatives of each
@@ -124,7 +124,7 @@ def sup_con(
     labels : ndarray of integers, shape (n,)
         Any integers, compared as integers.
     temperature : float or 0-d ndarray, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
@@ -196,7 +196,7 @@ def info_nce(
     r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
 
     With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is never held in memory.
+    those as well, as in MoCo. The matrix of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def info_nce(
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
     temperature : float or 0-d ndarray, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. An array
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     ids : ndarray of integers, shape (N,) or (N + K,), optional
         Pairs with equal ids (the same caption, patient, product) are never negatives of each other.

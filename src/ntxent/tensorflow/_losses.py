@@ -28,7 +28,7 @@ def nt_xent(
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
     Each row must find the other views of its image among all rows of the batch. The n x n matrix
-    of similarities is never held in memory.
+    of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def nt_xent(
         TensorFlow's or Keras'. Rows may have any length: they are normalised inside, and a zero row
         has similarity 0 to everything and a zero gradient.
     temperature : float, or 0-d Tensor or Variable, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,), optional
         Images with equal ids (the same caption, patient, product) are never negatives of each

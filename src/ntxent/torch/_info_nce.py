@@ -28,7 +28,7 @@ def info_nce(
     r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
 
     With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is never held in memory.
+    those as well, as in MoCo. The matrix of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def info_nce(
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
     temperature : float or 0-d Tensor, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,) or (N + K,), optional
         Pairs with equal ids (the same caption, patient, product) are never negatives of each other.
@@ -60,7 +60,7 @@ def info_nce(
         The batch of all its processes: each passes its shard. The mean of what they return is the
         loss of the whole batch, and gradients averaged over processes, as DDP does, are its
         gradient. Shards may differ in their number of rows; everything else must be the same on all
-        processes. docs/scaling.md has the bytes and the time.
+        processes. docs/scaling.md has bytes, operations, memory.
     exchange : {"gather", "ring"}, optional
         How rows come from other processes: all at once, O(n d) memory, or one shard after the
         other, each on its way while the one before is worked on, O(n d / processes). Both exchanges

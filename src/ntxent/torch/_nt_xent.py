@@ -25,7 +25,7 @@ def nt_xent(
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
     Each row must find the other views of its image among all rows of the batch. The n x n matrix
-    of similarities is never held in memory.
+    of similarities is held by "dense" alone.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def nt_xent(
         all of one shape, dtype and device, contiguous or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
     temperature : float or 0-d Tensor, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,), optional
         Images with equal ids (the same caption, patient, product) are never negatives of each
@@ -55,7 +55,7 @@ def nt_xent(
         The batch of all its processes: each passes its shard. The mean of what they return is the
         loss of the whole batch, and gradients averaged over processes, as DDP does, are its
         gradient. Shards may differ in their number of rows; everything else must be the same on all
-        processes. docs/scaling.md has the bytes and the time.
+        processes. docs/scaling.md has bytes, operations, memory.
     exchange : {"gather", "ring"}, optional
         How rows come from other processes: all at once, O(n d) memory, or one shard after the
         other, each on its way while the one before is worked on, O(n d / processes). Both exchanges

@@ -37,7 +37,7 @@ def sup_con(
     labels : Tensor of integers, shape (n,)
         Any integers of int8 to int64 and uint8, compared as integers.
     temperature : float or 0-d Tensor, default 0.1
-        The divisor of the similarities, dimensionless, positive; accurate from 1e-4 up. A tensor
+        The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
@@ -52,7 +52,7 @@ def sup_con(
         The batch of all its processes: each passes its shard. The mean of what they return is the
         loss of the whole batch, and gradients averaged over processes, as DDP does, are its
         gradient. Shards may differ in their number of rows; everything else must be the same on all
-        processes. docs/scaling.md has the bytes and the time.
+        processes. docs/scaling.md has bytes, operations, memory.
     exchange : {"gather", "ring"}, optional
         How rows come from other processes: all at once, O(n d) memory, or one shard after the
         other, each on its way while the one before is worked on, O(n d / processes). Both exchanges

@@ -2,8 +2,8 @@
 
 The kernels (`_triton_forward.py`, `_triton_backward.py`) take float32, bfloat16 or float16 rows and
 sum in float32. A tile of scores lives in registers; memory beside inputs and gradients is O(n), and
-a copy of the rows where they are lowered, scattered or of an odd length. Rows and columns, queries
-and keys are served by the same kernels with their places changed.
+a copy of the rows where they are lowered, rounded, scattered or of an odd length. Rows and columns,
+queries and keys are served by the same kernels with their places changed.
 """
 
 from __future__ import annotations
@@ -125,20 +125,17 @@ def backward(
 
 def with_headroom(pairs: Pairs, row: Side, column: Side | None) -> tuple[Tensor, Side, Side | None]:
     """The sides with their upstream scaled to HEADROOM, and what gradients of them take."""
-    uppers = [side.upstream for side in (row, column) if side is not None]
+    sides = [row] if column is None else [row, column]
     # In float64, as an upstream gradient of 1e-36 has no float32 for the factor that it takes.
-    norms = [torch.linalg.vector_norm(x, torch.inf, dtype=torch.float64) for x in uppers]
-    largest = norms[0] if len(norms) == 1 else torch.maximum(*norms)
+    largest = torch.stack(
+        [torch.linalg.vector_norm(x.upstream, torch.inf, dtype=torch.float64) for x in sides]
+    ).amax()
     factor = HEADROOM / largest.clamp(min=1e-300)  # of an upstream of zeros
-    row, *others = (
-        Side((side.upstream.double() * factor).float(), side.divisor)
-        for side in (row, column)
-        if side is not None
-    )
     scale, _ = common(pairs)
-    if pairs.keys is None:
-        others = [row]
-    return (scale / factor).float(), row, others[0] if others else None
+    scaled = [Side((x.upstream.double() * factor).float(), x.divisor) for x in sides]
+    own = scaled[0]
+    other = own if pairs.keys is None else None if column is None else scaled[1]
+    return (scale / factor).float(), own, other
 
 
 def gradient(
@@ -150,6 +147,7 @@ def gradient(
     own_given, other_given = (
         (own.values, own.values) if side is None else tuple(side) for side in (own_side, other_side)
     )
+    sides = own_side is not None, other_side is not None
     count = shares(own.values, others.values)
     parts = own.values.new_empty(count, rows, dim, dtype=torch.float32)
 
@@ -157,19 +155,22 @@ def gradient(
         out = min(blocks.out, whole(dim))
         _triton_backward.backward[triton.cdiv(rows, blocks.rows), count, triton.cdiv(dim, out)](
             *own.arguments(), *own_given, *others.arguments(), *other_given, dim, scale, period,
-            gain, parts, BY_OWN=own_side is not None, BY_OTHERS=other_side is not None, OUT=out,
+            gain, parts, BY_OWN=sides[0], BY_OTHERS=sides[1], OUT=out,
             **constants(pairs, own, blocks), **options(blocks),
         )  # fmt: skip
 
-    launch("backward", own, others, run)
+    launch("backward", own, others, run, sides)
     grad = parts[0] if count == 1 else parts.sum(0)
     return grad[:, : pairs.queries.shape[1]].contiguous()
 
 
-def launch(kernel: str, own: Rows, others: Rows, run: Callable[[Blocks], None]) -> None:
+def launch(
+    kernel: str, own: Rows, others: Rows, run: Callable[[Blocks], None],
+    sides: tuple[bool, bool] = (False, False),
+) -> None:  # fmt: skip
     """Run a kernel with the blocks that suit, on the rows' device, which may not be the current."""
     rows = own.values
-    kind = kind_of(kernel, rows, others.values, own.ids is not None)
+    kind = kind_of(kernel, rows, others.values, own.ids is not None, sides)
     with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():
         run(choose(kind, run))
 

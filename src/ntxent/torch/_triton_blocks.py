@@ -25,6 +25,7 @@ class Kind(NamedTuple):
     product: str
     dim: int
     by_ids: bool
+    sides: tuple[bool, bool]  # with an upstream, of the backward kernel
     rows: int  # binary digits of their number: one choice serves up to twice as many
     columns: int  # likewise
     device: str
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
 
 
 CHOSEN: dict[Kind, Blocks] = {}
+MARGIN = 0.95  # of the first one's time is what another must stay below
 
 
 def precision(product: str, capability: tuple[int, int]) -> str:
@@ -69,7 +71,13 @@ def capability_of(rows: Tensor) -> tuple[int, int]:
     return torch.cuda.get_device_capability(rows.device) if rows.is_cuda else (8, 0)
 
 
-def kind_of(kernel: str, rows: Tensor, others: Tensor, by_ids: bool) -> Kind:
+def kind_of(
+    kernel: str,
+    rows: Tensor,
+    others: Tensor,
+    by_ids: bool,
+    sides: tuple[bool, bool] = (False, False),
+) -> Kind:
     """The kind of a launch."""
     digits = rows.shape[0].bit_length(), others.shape[0].bit_length()
     return Kind(
@@ -77,6 +85,7 @@ def kind_of(kernel: str, rows: Tensor, others: Tensor, by_ids: bool) -> Kind:
         product_of(rows),
         rows.shape[1],
         by_ids,
+        sides,
         *digits,
         str(rows.device),
         capability_of(rows),
@@ -105,14 +114,16 @@ def capturing() -> bool:
 
 def fastest(short: Sequence[Blocks], run: Callable[[Blocks], object]) -> Blocks:
     """By the median time of a few runs each, of those for which the device has the memory."""
-    taken = {}
+    taken: dict[Blocks, float] = {}
     for blocks in short:
         try:
             taken[blocks] = milliseconds(partial(run, blocks))
         except OutOfResources:
             if blocks == short[-1] and not taken:
                 raise
-    return min(taken, key=taken.__getitem__)
+    first = next(iter(taken))
+    # Launches too short to tell apart get the first, in every process of a job.
+    return min(taken, key=lambda blocks: taken[blocks] * (MARGIN if blocks == first else 1))
 
 
 def milliseconds(run: Callable[[], object]) -> float:

@@ -1,9 +1,9 @@
 """The short lists of blocks among which a first launch chooses (`_triton_blocks.choose`).
 
-By generation, then by product, then by the longest row that they serve. `(9, 0)`, Hopper and what
-came after it for the same use, has the fastest cuts of `python -m benchmarks.gpu_blocks` on an H100
-and some for smaller batches. `(8, 0)`, all others, was chosen by registers and shared memory, which
-`python tests/kernels.py` tells: the first of a list fits the smallest of them.
+By generation, then by product, then by the longest row that they serve. `(9, 0)`, Hopper, has the
+fastest cuts of `python -m benchmarks.gpu_blocks` on an H100 and some for smaller batches. `(8, 0)`,
+all others, was chosen by registers and shared memory, which `python tests/kernels.py` tells: the
+first of a list fits the smallest of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def whole(dim: int) -> int:
 
 def generation(capability: tuple[int, int]) -> tuple[int, int]:
     """Whose lists serve a device."""
-    return (9, 0) if (9, 0) <= capability < (12, 0) else (8, 0)
+    return (9, 0) if capability[0] == 9 else (8, 0)
 
 
 Table = dict[str, dict[int, list[Blocks]]]

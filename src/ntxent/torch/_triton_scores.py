@@ -43,7 +43,7 @@ def mixed(
 ):  # fmt: skip
     """Whether anything in a tile may not be a pair; most tiles do without masks.
 
-    They took a fifth of the time. Ids that repeat with a period meet where a column less a row is a
+    Ids that repeat with a period meet where a column less a row is a
     multiple of it.
     """
     found = True
