@@ -1,6 +1,6 @@
 """Compile every Triton kernel ahead of time, without a GPU, and read what the compiler made of it.
 
-    python tests/kernels.py             the table, and a failure for a kernel that spills
+    python tests/kernels.py             the table; a fault fails, as at 8.0 a spill
     python tests/kernels.py --write     and put the table into docs/kernels.md
 
 Registers and bytes of spills are what ptxas reports, shared memory is Triton's, "matrices" are the

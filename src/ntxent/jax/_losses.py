@@ -24,7 +24,7 @@ def nt_xent(
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
     Each row must find the other views of its image among all rows of the batch. The n x n matrix
-    of similarities is held by "dense" alone.
+    of similarities is held by "dense" alone, or as one tile.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ def nt_xent(
     r"""NT-Xent, the contrastive loss of SimCLR, over two or more views of the same images.
 
     Each row must find the other views of its image among all rows of the batch. The n x n matrix
-    of similarities is held by "dense" alone.
+    of similarities is held by "dense" alone, or as one tile.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def info_nce(
     r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
 
     With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is held by "dense" alone.
+    those as well, as in MoCo. The matrix of similarities is held by "dense" alone, or as one tile.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ def info_nce(
     r"""InfoNCE, the loss of two towers: each query must find its key among all keys.
 
     With `symmetric` also each key its query among all queries, as in CLIP; with `negatives` among
-    those as well, as in MoCo. The matrix of similarities is held by "dense" alone.
+    those as well, as in MoCo. The matrix of similarities is held by "dense" alone, or as one tile.
 
     Parameters
     ----------
