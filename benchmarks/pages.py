@@ -168,9 +168,16 @@ def written(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
 
 def put(page: str, part: str, text: str, name: str) -> str:
     """The page with what stands between the part's markers replaced."""
+    before, _, after = around(page, part, name)
+    return f"{before}{text}{after}"
+
+
+def around(page: str, part: str, name: str) -> tuple[str, str, str]:
+    """The page up to a part, the part, and the rest of the page."""
     start, end = (f"<!-- {part}:{edge} -->" for edge in ("start", "end"))
     if page.count(start) != 1 or page.count(end) != 1:
         msg = f"{name} must have the lines {start} and {end}, once each: add them."
         raise SystemExit(msg)
-    before, rest = page.split(start)
-    return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
+    before, rest = page.split(f"{start}\n")
+    text, after = rest.split(f"\n{end}")
+    return f"{before}{start}\n", text, f"\n{end}{after}"

@@ -32,7 +32,11 @@ CHOICES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     ),
     "tensorflow": (
         "ntxent_xla",
-        {"TILE": (256, 512, 1024), "KEEP_BYTES": (0, 48 * MIB, 128 * MIB, 256 * MIB)},
+        {
+            "TILE": (256, 512, 1024),
+            "ALONE": (1024, 2048, 4096),
+            "KEEP_BYTES": (0, 48 * MIB, 128 * MIB, 256 * MIB),
+        },
     ),
     "numpy": ("ntxent", {"TILE": (256, 512, 1024)}),
 }
@@ -46,15 +50,15 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     options = parser.parse_args()
-    if options.write and options.backend:
-        parser.error("--write replaces the tables of all backends: leave --backend out")
-    tables = [table(library, options.sizes) for library in options.backend or CHOICES]
-    text = "\n\n".join(tables)
-    print(text)
+    tables = {library: table(library, options.sizes) for library in options.backend or CHOICES}
+    print("\n\n".join(tables.values()))
     if options.write:
         name = "docs/performance.md"
         path = measure.ROOT / name
-        path.write_text(pages.put(path.read_text(), PART, text, name))
+        page = path.read_text()
+        before = dict(zip(CHOICES, pages.around(page, PART, name)[1].split("\n\n"), strict=True))
+        text = "\n\n".join((before | tables).values())
+        path.write_text(pages.put(page, PART, text, name))
     return 0
 
 
@@ -104,7 +108,9 @@ def column(setting: Setting, keys: Sequence[str]) -> dict[str, str]:
 
 def words(name: str, value: int) -> str:
     """A constant for reading."""
-    return f"keep {value // MIB} MiB" if name == "KEEP_BYTES" else f"tile {value}"
+    if name == "KEEP_BYTES":
+        return f"keep {value // MIB} MiB"
+    return f"tile {value}" if name == "TILE" else f"alone {value}"
 
 
 if __name__ == "__main__":

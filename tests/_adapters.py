@@ -220,6 +220,13 @@ ADAPTERS = {
 }
 
 
+def cut_into(monkeypatch: Any, tiled: Any, size: int) -> None:
+    """Tiles of this size, so that small batches have many; one that is all has two at most."""
+    monkeypatch.setattr(tiled, "TILE", size)
+    if hasattr(tiled, "ALONE"):
+        monkeypatch.setattr(tiled, "ALONE", 2 * size)
+
+
 def call(backend: Any, name: str, arrays: Any, options: dict[str, Any], **more: Any) -> Any:
     """The function, with its integers as the backend's arrays."""
     given = {k: backend.from_numpy(v) if k in {"labels", "ids"} else v for k, v in options.items()}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from _adapters import ADAPTERS
+from _adapters import ADAPTERS, cut_into
 
 settings.register_profile("ntxent", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("ntxent")
@@ -97,7 +97,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
 def implementation(request: pytest.FixtureRequest, backend: Any, monkeypatch: Any) -> str:
     """Each implementation; tiled also with tiles so small that every batch has ragged ones."""
     if request.param == "tiles of 8":
-        monkeypatch.setattr(backend.tiled, "TILE", 8)
+        cut_into(monkeypatch, backend.tiled, 8)
         return "tiled"
     return str(request.param)
 

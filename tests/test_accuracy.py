@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _adapters import cut_into
 from _cases import GEOMETRIES, GRID, Case, make_views, oracle
 from _tolerances import (
     EPSILON,
@@ -155,7 +156,7 @@ def test_half_precision_is_no_worse_than_dense(
 
     dense_loss, dense_gradient = errors("dense")
     for tile in (backend.tiled.TILE, 8):
-        monkeypatch.setattr(backend.tiled, "TILE", tile)
+        cut_into(monkeypatch, backend.tiled, tile)
         loss_error, gradient_error_ = errors("tiled")
         for what, error, bound in (
             ("loss", loss_error, 2 * dense_loss + HALF_LOSS),

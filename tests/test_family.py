@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from _adapters import call
+from _adapters import call, cut_into
 from _cases import Case
 from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
 from _tolerances import (
@@ -122,7 +122,7 @@ def test_half_precision_is_no_worse_than_dense(
         return relative_error(value, rows.mean()), [g.astype(np.float64) for g in grads]
 
     error, expected = found("dense")
-    monkeypatch.setattr(backend.tiled, "TILE", 8)
+    cut_into(monkeypatch, backend.tiled, 8)
     tiled_error, grads = found("tiled")
     assert_within(tiled_error, 2 * error + HALF_LOSS, "loss")
     for got, truth in zip(grads, expected, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _adapters import cut_into
 from _tolerances import assert_within, relative_error
 
 pytestmark = pytest.mark.only("tensorflow")
@@ -37,7 +38,7 @@ def implementation(request: Any, monkeypatch: Any) -> str:
     from ntxent.tensorflow import _tiled
 
     if request.param == "tiles of 4":
-        monkeypatch.setattr(_tiled, "TILE", 4)
+        cut_into(monkeypatch, _tiled, 4)
         return "tiled"
     return str(request.param)
 

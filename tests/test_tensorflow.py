@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _adapters import cut_into
 from _tolerances import assert_within, gradient_error, relative_error, tolerance
 from ntxent import reference
 
@@ -33,7 +34,7 @@ def implementation(request: Any, monkeypatch: Any) -> str:
     from ntxent.tensorflow import _tiled
 
     if request.param == "tiles of 4":
-        monkeypatch.setattr(_tiled, "TILE", 4)
+        cut_into(monkeypatch, _tiled, 4)
         return "tiled"
     return str(request.param)
 
@@ -244,7 +245,7 @@ def test_tiles_that_xla_compiles(tf: Any, monkeypatch: Any) -> None:
     """As from 2048 rows on, where their number is known: eagerly and in a graph."""
     from ntxent.tensorflow import _tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 8)
+    cut_into(monkeypatch, _tiled, 8)
     monkeypatch.setattr(_tiled, "COMPILED_ROWS", 16)
     views = views_of(9, dtype="float32")
     for mode in ("eager", "graph"):
@@ -271,7 +272,7 @@ def test_no_operation_in_the_graph_makes_a_matrix(
     """Tiles are kept within the budget, and only in a function that XLA compiles whole."""
     from ntxent.tensorflow import _tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 64)
+    cut_into(monkeypatch, _tiled, 64)
     monkeypatch.setattr(_tiled, "COMPILED_ROWS", compiled_rows)
     monkeypatch.setattr(_tiled, "KEEP_BYTES", budget * 58**2 * 4)
     kept = budget if mode == "XLA" else 0
@@ -293,7 +294,7 @@ def test_no_tape_watches_the_tiles(tf: Any, mode: str, loops: bool, monkeypatch:
     """One that did would keep every tile, the whole matrix, for a derivative of the loops."""
     from ntxent.tensorflow import _tiled, nt_xent
 
-    monkeypatch.setattr(_tiled, "TILE", 2 if loops else 512)
+    cut_into(monkeypatch, _tiled, 2 if loops else 512)
 
     def fn(*inputs: Any) -> list[Any]:
         seen = []
@@ -343,7 +344,7 @@ def test_eager_calls_trace_the_tiles_once_for_all_sizes(monkeypatch: Any) -> Non
     from ntxent.tensorflow import _tiled
 
     traced: list[int] = []
-    monkeypatch.setattr(_tiled, "TILE", 5)
+    cut_into(monkeypatch, _tiled, 5)
     for name in ("found", "gradients"):
         call = getattr(_tiled, name)
         spy = lambda *args, c=call: traced.append(images) or c(*args)  # noqa: E731

@@ -52,7 +52,7 @@ def nt_xent(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a row: the rows of the first view, then those of the second, ...
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d), a few tiles (512 x 512, or all of up to 1024 rows) and under
+        "tiled" holds O(N d), a few tiles (512 x 512, or all of up to 2048 rows) and under
         `jit_compile=True` up to 128 MiB of them for the gradient; "dense" holds a few (V N)^2
         matrices and is differentiated by TensorFlow alone, so it also serves forward mode
         (`ForwardAccumulator`), which "tiled" refuses. By default "tiled".

@@ -131,9 +131,10 @@ def evaluated(
     loss: Loss, arrays: Sequence[Tensor], temperature: Any, choice: Choice, across: Any
 ) -> Tensor:
     """By autograd itself, or on the tape."""
-    if choice.name is None and across is None and _transforms.fits_a_compiler(arrays):
+    traced = _transforms.active()
+    if traced and choice.name is None and across is None and _transforms.fits_a_compiler(arrays):
         choice = Choice("dense")
-    if choice.name == "dense" or _transforms.active():
+    if traced or choice.name == "dense":
         value: Tensor = loss(arrays, temperature, choice)
     else:
         at_once = across is None  # where others' upstream is needed, it isn't there yet

@@ -48,11 +48,14 @@ def pair_logsumexp(
         lse: Tensor = matrix(queries, keys, scale, *ids, columns)
         return lse
     inputs = queries, keys, scale
-    traced = [x for x in inputs if type(x) is Traced]
-    if not traced and _transforms.active():
+    for x in inputs:
+        if type(x) is Traced:
+            rule = closed_form(ids, unit, columns, type(keys) is Traced, choice, across)
+            return x.tape.apply(rule, inputs)
+    if _transforms.active():
         return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice, across)
-    rule = closed_form(ids, unit, columns, type(keys) is Traced, bool(traced), choice, across)
-    return traced[0].tape.apply(rule, inputs) if traced else rule(*inputs)[0]
+    pairs = Pairs(*inputs, ids, unit, columns, choice.product)
+    return joined(*serving_across(pairs, choice.name, across).forward(pairs, keep=False)[:2])[0]
 
 
 def closed_form(
@@ -60,24 +63,22 @@ def closed_form(
     unit: bool,
     columns: bool,
     by_keys: bool,
-    keep: bool,
     choice: Choice,
     across: Processes | None,
 ) -> Rule:
     """The operation as a rule of the tape; keys have a gradient if it is wanted."""
 
-    def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
-        queries, keys, scale, row_divisor, column_divisor, *kept = residuals
-        pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
-        row, column = sides(upstream, row_divisor, column_divisor)
-        served = serving_across(pairs, choice.name, across)
-        grads = served.backward(pairs, row, column, kept, by_keys)
-        return *grads, scale_gradient(queries, keys, grads[0], scale)
-
     def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
+        def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
+            queries, keys, scale, row_divisor, column_divisor, *kept = residuals
+            pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
+            row, column = sides(upstream, row_divisor, column_divisor)
+            grads = served.backward(pairs, row, column, kept, by_keys)
+            return *grads, scale_gradient(queries, keys, grads[0], scale)
+
         pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
         served = serving_across(pairs, choice.name, across)
-        row, column, kept = served.forward(pairs, keep=keep)
+        row, column, kept = served.forward(pairs, keep=True)
         value, divisors = joined(row, column)
         return value, (queries, keys, scale, *divisors, *kept), pullback
 
