@@ -6,7 +6,7 @@ A message tells what came, what was expected and what to do. Standard library on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NoReturn, Protocol
 
@@ -51,41 +51,46 @@ def check_negatives(kind: ArrayKind, negatives: Any, query: Any) -> None:
             "there are none."
         )
         raise ValueError(msg)
-    check_matches(kind, {"query": query, "negatives": negatives}, "query, key and negatives")
+    check_match(
+        kind, query, negatives, ("query", "negatives").__getitem__, 1, "query, key and negatives"
+    )
 
 
-def check_alike(kind: ArrayKind, arrays: dict[str, Any], group: str, of: str) -> None:
-    """Float arrays of one shape (N, d), one dtype and one device."""
-    (name, first), *others = arrays.items()
-    check_rows(kind, name, first)
-    for other, array in others:
+def check_alike(
+    kind: ArrayKind, arrays: Sequence[Any], name: Callable[[int], str], group: str, of: str
+) -> None:
+    """Float arrays of one shape (N, d), one dtype and one device; `name` of each by its number."""
+    first, *others = arrays
+    check_rows(kind, name(0), first)
+    for number, array in enumerate(others, 1):
         if not kind.accepts(array):
-            raise TypeError(wrong_type(kind, other, array))
+            raise TypeError(wrong_type(kind, name(number), array))
         if array.shape != first.shape:
             msg = (
                 f"{group} must have one shape (N, d), row i of each from {of} i; "
-                f"got {tuple(first.shape)} for {name} and {tuple(array.shape)} for {other}."
+                f"got {tuple(first.shape)} for {name(0)} and {tuple(array.shape)} for "
+                f"{name(number)}."
             )
             raise ValueError(msg)
-    check_matches(kind, arrays, group)
+        check_match(kind, first, array, name, number, group)
 
 
-def check_matches(kind: ArrayKind, arrays: dict[str, Any], group: str) -> None:
+def check_match(
+    kind: ArrayKind, first: Any, other: Any, name: Callable[[int], str], number: int, group: str
+) -> None:
     """One dtype and one device."""
-    (name, first), *others = arrays.items()
-    for other, array in others:
-        if array.dtype != first.dtype:
-            msg = (
-                f"{group} must have one dtype; got {dtype_name(first.dtype)} for {name} and "
-                f"{dtype_name(array.dtype)} for {other}. Convert one of them."
-            )
-            raise TypeError(msg)
-        if kind.device(array) != kind.device(first):
-            msg = (
-                f"{group} must be on one device; got {kind.device(first)} for {name} and "
-                f"{kind.device(array)} for {other}. Move one of them."
-            )
-            raise ValueError(msg)
+    if other.dtype != first.dtype:
+        msg = (
+            f"{group} must have one dtype; got {dtype_name(first.dtype)} for {name(0)} and "
+            f"{dtype_name(other.dtype)} for {name(number)}. Convert one of them."
+        )
+        raise TypeError(msg)
+    if kind.device(other) != kind.device(first):
+        msg = (
+            f"{group} must be on one device; got {kind.device(first)} for {name(0)} and "
+            f"{kind.device(other)} for {name(number)}. Move one of them."
+        )
+        raise ValueError(msg)
 
 
 def size(rows: Any) -> int | None:

@@ -43,8 +43,7 @@ def check_nt_xent(
             "Pass them one by one: nt_xent(z1, z2); for stacked views, nt_xent(*z)."
         )
         raise ValueError(msg)
-    names = [f"view {number}" for number in range(1, len(views) + 1)]
-    check_alike(kind, dict(zip(names, views, strict=True)), "all views", "image")
+    check_alike(kind, views, lambda number: f"view {number + 1}", "all views", "image")
     check_temperature(kind, temperature, views[0])
     check_choices(kind, denominator, reduction, implementation)
     check_switches(normalize=normalize)
@@ -105,7 +104,7 @@ def check_info_nce(
     alone: bool = True,
 ) -> None:
     """Refuse what `info_nce` can't give a right number for."""
-    check_alike(kind, {"query": query, "key": key}, "query and key", "pair")
+    check_alike(kind, (query, key), ("query", "key").__getitem__, "query and key", "pair")
     check_temperature(kind, temperature, query)
     del alone  # nothing depends on it here
     check_choices(kind, DENOMINATORS[0], reduction, implementation)

@@ -166,7 +166,7 @@ class TapeOps:
         mutual = False
         if not self.accepts(partners):
             mutual = 2 * partners == rows.shape[0]
-            partners = self.xp.roll(rows, -partners, 0)
+            partners = self.roll(rows, -partners)
         return self.row_dot(rows, partners), partners, None if mutual else rows
 
     def dot_gradients(
@@ -178,13 +178,17 @@ class TapeOps:
         """
         g = self.cast(g, partners.dtype)
         if rows is None:  # rows i + shift and i - shift are one, the partner
-            both = g + self.xp.roll(g, shift, 0)
+            both = g + self.roll(g, shift)
             both *= scale
             return self.column(both) * partners, None
         column = self.column(g * scale)
         if shift is None:
             return column * partners, column * rows
-        return self.xp.roll(column * rows, shift, 0) + column * partners, None
+        return self.roll(column * rows, shift) + column * partners, None
+
+    def roll(self, rows: Array, shift: int) -> Array:
+        """The rows, each `shift` further on, the last ones first."""
+        return self.xp.roll(rows, shift, 0)
 
     def row_dot(self, a: Array, b: Array) -> Array:
         """The dot product of each row of `a` with the same row of `b`, summed in float64."""

@@ -44,16 +44,16 @@ def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool, by_keys: bool) 
     """`_tiled.py`, as a rule of the tape; keys have a gradient if it is wanted."""
 
     def pullback(residuals: Sequence[Any], upstream: Any) -> tuple[Array | None, ...]:
-        queries, keys, scale, *divisors = residuals
+        queries, keys, scale, pairs, *divisors = residuals
         row, column = sides(upstream, *divisors)
-        pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         grads = _tiled.backward(pairs, row, column, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Array, keys: Array | None, scale: Any) -> tuple[Any, Any, Pullback]:
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         (row, row_divisor), (column, column_divisor) = _tiled.forward(pairs, columns)
-        return joined(row, column), (queries, keys, scale, row_divisor, column_divisor), pullback
+        residuals = queries, keys, scale, pairs, row_divisor, column_divisor
+        return joined(row, column), residuals, pullback
 
     return rule
 

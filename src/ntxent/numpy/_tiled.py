@@ -8,7 +8,7 @@ With S = scale * Q K^T (excluded pairs at -inf) and upstream g (rows) and h (col
 
 When the keys are the queries, only tiles on and above the diagonal are computed: a tile's row sums
 belong to its rows and its column sums to its columns, and W with h = g holds both terms of a pair.
-BLAS does the products; every tile is computed again for the gradient: 4 n^2 d flops in all.
+BLAS does the products; tiles are computed again for the gradient, unless one is all: 4 n^2 d flops.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Pairs:
         self.height, self.width = _grid.tile_size(rows, TILE), _grid.tile_size(columns, TILE)
         self.ids = ids
         self.buffer = np.empty((self.height, self.width), queries.dtype)
+        self.kept = False  # whether the buffer holds the tile that is all
 
     def tiles(self) -> Iterator[tuple[slice, slice, Array]]:
         """The rows, the columns and the scores (their exponentials if unshifted) of every tile."""
@@ -51,7 +52,8 @@ class Pairs:
         for row, column in _grid.grid(heights, widths, self.symmetric):
             down = slice(row * self.height, min((row + 1) * self.height, rows))
             across = slice(column * self.width, min((column + 1) * self.width, columns))
-            yield down, across, self.fill(down, across)
+            yield down, across, self.buffer if self.kept else self.fill(down, across)
+        self.kept = heights == widths == 1
 
     def fill(self, rows: slice, columns: slice) -> Array:
         """The tile in the buffer, with its excluded pairs at -inf before exp."""
@@ -149,8 +151,8 @@ def backward(
         column = prepared(pairs, column)
     if pairs.symmetric:
         column = row
-    grad_queries = np.zeros_like(pairs.queries)
-    grad_keys = np.zeros_like(pairs.keys) if by_keys else None
+    grad_queries = np.zeros(pairs.queries.shape, pairs.queries.dtype)
+    grad_keys = np.zeros(pairs.keys.shape, pairs.keys.dtype) if by_keys else None
     if pairs.symmetric:
         grad_keys = grad_queries
     buffer = np.empty_like(pairs.buffer)

@@ -80,7 +80,8 @@ class TorchOps(TapeOps):
         labels = labels.long()
         if across is not None:
             return Classes(*_operators.process_classes(labels, *across))
-        return classes(torch, labels, labels.sort().values, Tensor.double)
+        index = torch.arange(labels.shape[0], device=labels.device)
+        return classes(torch, labels, labels.sort().values, Tensor.double, index)
 
     def logsumexp(self, scores: Tensor) -> Tensor:
         return scores.logsumexp(1)
@@ -138,8 +139,8 @@ def evaluated(
         value: Tensor = loss(arrays, temperature, choice)
     else:
         at_once = across is None  # where others' upstream is needed, it isn't there yet
-        options = choice, torch.is_grad_enabled(), at_once
-        value = _OnTape.apply(loss, *options, temperature, *arrays)
+        step = loss, choice, torch.is_grad_enabled(), at_once
+        value = _OnTape.apply(step, temperature, *arrays)
     return value
 
 
@@ -158,15 +159,13 @@ class _OnTape(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        loss: Loss,
-        choice: Choice,
-        grad_enabled: bool,
-        at_once: bool,
+        step: tuple[Loss, Choice, bool, bool],
         temperature: Any,
         *arrays: Tensor,
     ) -> Tensor:
+        loss, choice, grad_enabled, at_once = step
         inputs = (temperature, *arrays)
-        needed = ctx.needs_input_grad[4:]
+        needed = ctx.needs_input_grad[1:]
         if not (grad_enabled and any(needed)):
             value: Tensor = loss(arrays, temperature, choice)
             return value
@@ -196,7 +195,7 @@ class _OnTape(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = upstream
-        count = len(ctx.needs_input_grad) - 4
+        count = len(ctx.needs_input_grad) - 1
         saved = ctx.saved_tensors
         inputs, kept = saved[:count], saved[count:]
         grads: Sequence[Tensor | None]
@@ -208,14 +207,14 @@ class _OnTape(torch.autograd.Function):
             residuals = [x if n is None else n for x, n in zip(kept, ctx.numbers, strict=True)]
             with torch.autocast(g.device.type, enabled=False):
                 grads = ctx.tape.gradients(ctx.output, g, ctx.places, residuals)
-        return (None, None, None, None, *grads)
+        return (None, *grads)
 
 
 def _graph_of_gradients(
     ctx: Any, inputs: Sequence[Tensor | None], g: Tensor
 ) -> list[Tensor | None]:
     """Under create_graph=True: the dense form's gradients by autograd, right to any order."""
-    needed = ctx.needs_input_grad[4:]
+    needed = ctx.needs_input_grad[1:]
     # Aliases, so that an input that is made from another (or is another) is held constant here.
     aliases = [None if x is None else x.view_as(x) for x in inputs]
     temperature = ctx.temperature if aliases[0] is None else aliases[0]
