@@ -33,6 +33,20 @@ def test_gradients_have_the_dtype_of_their_arrays(dtype: str) -> None:
     assert [g.dtype for g in grads] == [np.dtype(dtype)] * 2 + [np.dtype("float64")]
 
 
+@pytest.mark.parametrize(("tile", "filled"), [(512, 1), (4, 2 * 6)])
+def test_a_tile_that_is_all_is_filled_once(tile: int, filled: int, monkeypatch: Any) -> None:
+    """And several twice each, of which 3 x 3 have six on and above the diagonal."""
+    from ntxent.numpy import _tiled, nt_xent, value_and_grad
+
+    count, fill = [], _tiled.Pairs.fill
+    monkeypatch.setattr(_tiled, "TILE", tile)
+    monkeypatch.setattr(_tiled.Pairs, "fill", lambda *args: count.append(1) or fill(*args))
+    _, grads = value_and_grad(nt_xent)(*Z)
+    _, expected = value_and_grad(nt_xent)(*Z, implementation="dense")
+    np.testing.assert_allclose(grads, expected, rtol=1e-13)
+    assert len(count) == filled
+
+
 def test_a_numpy_number_is_a_number_for_the_temperature() -> None:
     from ntxent.numpy import nt_xent
 

@@ -44,15 +44,17 @@ def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool, by_keys: bool) 
     """`_tiled.py`, as a rule of the tape; keys have a gradient if it is wanted."""
 
     def pullback(residuals: Sequence[Any], upstream: Any) -> tuple[Array | None, ...]:
-        queries, keys, scale, pairs, *divisors = residuals
+        queries, keys, scale, kept, *divisors = residuals
         row, column = sides(upstream, *divisors)
+        pairs = kept or _tiled.Pairs(queries, keys, float(scale), ids, unit)
         grads = _tiled.backward(pairs, row, column, by_keys)
         return *grads, scale_gradient(queries, keys, grads[0], scale)
 
     def rule(queries: Array, keys: Array | None, scale: Any) -> tuple[Any, Any, Pullback]:
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         (row, row_divisor), (column, column_divisor) = _tiled.forward(pairs, columns)
-        residuals = queries, keys, scale, pairs, row_divisor, column_divisor
+        kept = pairs if pairs.kept else None
+        residuals = queries, keys, scale, kept, row_divisor, column_divisor
         return joined(row, column), residuals, pullback
 
     return rule
