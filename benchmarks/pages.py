@@ -178,6 +178,6 @@ def around(page: str, part: str, name: str) -> tuple[str, str, str]:
     if page.count(start) != 1 or page.count(end) != 1:
         msg = f"{name} must have the lines {start} and {end}, once each: add them."
         raise SystemExit(msg)
-    before, rest = page.split(f"{start}\n")
-    text, after = rest.split(f"\n{end}")
-    return f"{before}{start}\n", text, f"\n{end}{after}"
+    before, rest = page.split(start)
+    text, after = rest.split(end)
+    return f"{before}{start}\n", text.strip("\n"), f"\n{end}{after}"

@@ -50,6 +50,8 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     options = parser.parse_args()
+    if options.write and options.sizes != SIZES:
+        parser.error("--write puts tables of all sizes side by side: leave --sizes out")
     tables = {library: table(library, options.sizes) for library in options.backend or CHOICES}
     print("\n\n".join(tables.values()))
     if options.write:
@@ -108,9 +110,8 @@ def column(setting: Setting, keys: Sequence[str]) -> dict[str, str]:
 
 def words(name: str, value: int) -> str:
     """A constant for reading."""
-    if name == "KEEP_BYTES":
-        return f"keep {value // MIB} MiB"
-    return f"tile {value}" if name == "TILE" else f"alone {value}"
+    text = {"TILE": "tile {}", "ALONE": "one to {} rows", "KEEP_BYTES": "keep {} MiB"}[name]
+    return text.format(value // MIB if name == "KEEP_BYTES" else value)
 
 
 if __name__ == "__main__":

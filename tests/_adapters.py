@@ -221,7 +221,7 @@ ADAPTERS = {
 
 
 def cut_into(monkeypatch: Any, tiled: Any, size: int) -> None:
-    """Tiles of this size, so that small batches have many; one that is all has two at most."""
+    """Tiles of this size, and a tile that is all of twice that, so that small batches have many."""
     monkeypatch.setattr(tiled, "TILE", size)
     if hasattr(tiled, "ALONE"):
         monkeypatch.setattr(tiled, "ALONE", 2 * size)

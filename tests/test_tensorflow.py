@@ -242,7 +242,7 @@ def test_half_precision(tf: Any, implementation: str, dtype: str) -> None:
 
 
 def test_tiles_that_xla_compiles(tf: Any, monkeypatch: Any) -> None:
-    """As from 2048 rows on, where their number is known: eagerly and in a graph."""
+    """As above 2048 rows, where their number is known: eagerly and in a graph."""
     from ntxent.tensorflow import _tiled
 
     cut_into(monkeypatch, _tiled, 8)
@@ -262,6 +262,17 @@ def shapes_in(graph: Any) -> list[tuple[int, ...]]:
     assert all("_output_shapes" in node.attr for node in nodes)
     shapes = [shape for node in nodes for shape in node.attr["_output_shapes"].list.shape]
     return [tuple(dim.size for dim in shape.dim) for shape in shapes if not shape.unknown_rank]
+
+
+def test_loops_begin_past_one_tile(monkeypatch: Any) -> None:
+    from ntxent.tensorflow import _tiled
+
+    cut_into(monkeypatch, _tiled, 4)
+    for images, loops in ((_tiled.ALONE // 2, False), (_tiled.ALONE // 2 + 1, True)):
+        fn = derivatives("tiled", "graph").get_concrete_function(*views_of(images), np.float64(0.2))
+        definition = fn.graph.as_graph_def()
+        nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+        assert any("While" in node.op for node in nodes) == loops
 
 
 @pytest.mark.parametrize("compiled_rows", [400, 401])

@@ -27,9 +27,10 @@ def classes(
 ) -> Classes:
     """Integer labels are compared as integers; `number` makes floats of integers.
 
-    `ordered` are the labels of all rows, sorted, of other processes' too; then `index` are numbers
-    that no other row has. Sorted labels say how many are equal, by two searches: shapes are known
-    beforehand, which compilers ask for, and `unique` can't promise.
+    `ordered` are the labels of all rows, sorted, of other processes' too; `index` are numbers that
+    no other row has, by default the rows' own, which serve one process. Sorted labels say how many
+    are equal, by two searches: shapes are known beforehand, which compilers ask for, and `unique`
+    can't promise.
 
     Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: where no two
     labels are alike it would make 0 of 0 / 0, and the loss a number.

@@ -116,7 +116,7 @@ def sup_con(
         total = ops.reduce(anchors, "sum", anchors.dtype)
         if across is not None:
             total = across.mean(total)
-        return ops.reduce(ops.reduce(rows, "sum", rows.dtype) * (1 / total), "none", z.dtype)
+        return ops.reduce(ops.reduce(rows, "sum", rows.dtype) / total, "none", z.dtype)
 
     return ops.evaluate(loss, [z], temperature, implementation, across)
 
@@ -160,12 +160,8 @@ def info_nce(
             else:
                 far = hot(query, rows, scale, pair_ids, ids[pairs:])
             directions[0] = ops.logaddexp(directions[0], far)
-        if symmetric:  # one positive for both
-            positive = ops.partner_logits(query, key, scale)
-            rows = mean_of([ops.contrast(lse, positive) for lse in directions])
-        else:
-            rows = ops.partner_contrast(directions[0], query, key, scale)
-        return reduced(ops, rows, reduction, query.dtype, across)
+        losses = ops.partner_contrasts(directions, query, key, scale)
+        return reduced(ops, mean_of(losses), reduction, query.dtype, across)
 
     arrays = [query, key] if negatives is None else [query, key, negatives]
     return ops.evaluate(loss, arrays, temperature, implementation, across)

@@ -13,9 +13,8 @@ from numbers import Real
 from typing import Any
 
 from ntxent._classes import Classes
-from ntxent._tape import Array, Pullback, Traced, traceable, untraced
-
-Ruled = tuple[Array, tuple[Any, ...], Pullback]
+from ntxent._tape import Array, Traced, traceable, untraced
+from ntxent._tape_rows import Ruled, TapeRows
 
 
 def is_array(value: Any) -> bool:
@@ -23,13 +22,11 @@ def is_array(value: Any) -> bool:
     return type(value) is not float and not isinstance(value, Real)
 
 
-class TapeOps:
+class TapeOps(TapeRows):
     """`_protocol.Ops` without the hot operation, over numpy or torch."""
 
     def __init__(self, xp: Any) -> None:
-        self.xp = xp
-        self.stack = traceable(self._stack)
-        self.stack_unit = traceable(self._stack_unit)
+        super().__init__(xp)
         self.partner_logits = traceable(self._partner_logits)
         self.partner_contrast = traceable(self._partner_contrast)
         self.contrast = traceable(self._contrast)
@@ -45,10 +42,6 @@ class TapeOps:
 
     def accepts(self, value: Any) -> bool:
         """Whether the value is an array of this backend."""
-        raise NotImplementedError
-
-    def cast(self, array: Array, dtype: Any) -> Array:
-        """The array in the dtype, itself where it has it."""
         raise NotImplementedError
 
     def inverse(self, temperature: Any, like: Array) -> Any:
@@ -67,54 +60,6 @@ class TapeOps:
         proper = (wide > 0) & (wide < math.inf)
         inverse = self.cast(self.xp.where(proper, 1 / wide, math.nan), like.dtype)
         return inverse, (inverse,), pullback
-
-    def _stack(self, *arrays: Array) -> Ruled:
-        def pullback(_: Any, g: Array) -> Sequence[Array]:
-            return self.chunks(self.cast(g, dtype), count)
-
-        dtype, count = arrays[0].dtype, len(arrays)
-        return self.widened(self.xp.concatenate(arrays)), (), pullback
-
-    def _stack_unit(self, *arrays: Array) -> Ruled:
-        def pullback(residuals: Any, g: Array) -> Sequence[Array]:
-            unit, length = residuals
-            tangent = self.minus_product(g, (g * unit).sum(-1, keepdims=True), unit)
-            tangent /= length
-            return self.chunks(self.cast(tangent, dtype), count)
-
-        dtype, count = arrays[0].dtype, len(arrays)
-        # In float64, then rounded: a rounded length would be off for a whole row alike, and its
-        # similarities by up to an epsilon, which does not average out (docs/numerics.md).
-        rows, wide = self.stacked_float64(arrays), self.xp.float32
-        if dtype == self.xp.float64:
-            # The square of a float32 stays within the range of a float64; its own may not.
-            wide, largest = dtype, self.largest(rows)
-            rows = rows / largest
-        length = self.lengths(rows)
-        unit = self.cast(rows / length, wide)
-        if dtype == self.xp.float64:
-            length = length * largest
-        return unit, (unit, self.cast(length, wide)), pullback
-
-    def widened(self, rows: Array) -> Array:
-        """The rows in float32 if they were shorter."""
-        return rows if rows.dtype == self.xp.float64 else self.cast(rows, self.xp.float32)
-
-    def stacked_float64(self, arrays: Sequence[Array]) -> Array:
-        """The rows of all arrays in float64."""
-        raise NotImplementedError
-
-    def chunks(self, rows: Array, count: int) -> Sequence[Array]:
-        """The rows of each of so many stacked arrays."""
-        raise NotImplementedError
-
-    def lengths(self, rows: Array) -> Array:
-        """The length of each row, the last axis of which becomes 1; infinite for a zero row."""
-        raise NotImplementedError
-
-    def largest(self, rows: Array) -> Array:
-        """The largest absolute entry of each row, as a constant; 1 for a zero row."""
-        raise NotImplementedError
 
     # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would
     # be the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
@@ -157,6 +102,15 @@ class TapeOps:
             y = self.xp.where(within, x, y)
         return y, (x, y, dots, within, *pair), pullback
 
+    def partner_contrasts(
+        self, lses: Sequence[Array], rows: Array, partners: Array | int, scale: Any
+    ) -> Sequence[Array]:
+        """See `_protocol.Ops`: the positives are computed once, in float64."""
+        if len(lses) == 1:
+            return [self.partner_contrast(lses[0], rows, partners, scale)]
+        positives = self.partner_logits(rows, partners, scale)
+        return [self.contrast(lse, positives) for lse in lses]
+
     def scalar_like(self, scale: Array, grad: Array) -> Array:
         """The gradient of the scale in its dtype."""
         return self.cast(grad, scale.dtype)
@@ -186,7 +140,7 @@ class TapeOps:
             return column * partners, column * rows
         return self.roll(column * rows, shift) + column * partners, None
 
-    def roll(self, rows: Array, shift: int) -> Array:
+    def roll(self, rows: Array, shift: Any) -> Array:
         """The rows, each `shift` further on, the last ones first."""
         return self.xp.roll(rows, shift, 0)
 
@@ -244,10 +198,6 @@ class TapeOps:
     def column(self, x: Array) -> Array:
         """A vector as a column, (n, 1)."""
         return x[:, None]
-
-    def minus_product(self, a: Array, b: Array, c: Array) -> Array:
-        """a - b * c."""
-        return a - b * c
 
     def _contrast(self, lse: Array, positive: Array) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array, ...]:

@@ -146,7 +146,7 @@ def sup_con(
 
     Each row must find every other row of its label among all other rows. Views of an image are rows
     with its label: any number of them, one included. Neither the n x n matrix of similarities nor a
-    mask of which labels are equal is ever held in memory.
+    mask of which labels are equal is held in memory beyond one tile.
 
     Parameters
     ----------

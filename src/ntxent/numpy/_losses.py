@@ -113,7 +113,7 @@ def sup_con(
 
     Each row must find every other row of its label among all other rows. Views of an image are rows
     with its label: any number of them, one included. Neither the n x n matrix of similarities nor a
-    mask of which labels are equal is ever held in memory.
+    mask of which labels are equal is held in memory beyond one tile.
 
     Parameters
     ----------
@@ -221,8 +221,8 @@ def info_nce(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a pair.
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and two tiles of at most 512 x 512; "dense" holds a few N^2
-        matrices. By default "tiled".
+        "tiled" holds O(N d) and two tiles of at most 512 x 512, three with a queue; "dense" holds
+        a few N^2 matrices. By default "tiled".
 
     Returns
     -------
@@ -247,9 +247,9 @@ def info_nce(
               {\exp(q_i \cdot k_i / \tau) + \sum_{j \in N(i)} \exp(q_i \cdot k_j / \tau)}
 
     computed as :math:`\mathrm{softplus}(L_i - q_i \cdot k_i / \tau)` with :math:`L_i` the
-    log-sum-exp over N(i), which keeps its digits however small the loss. Time: 8 N^2 d flops for
-    "tiled" and for "dense", in one direction or both. For one pair without negatives the loss is
-    exactly 0.
+    log-sum-exp over N(i), which keeps its digits however small the loss. Time: at most 8 N^2 d
+    flops for "tiled" and for "dense", in one direction or both. For one pair without negatives the
+    loss is exactly 0.
 
     Two runs on one machine give the same bits.
 

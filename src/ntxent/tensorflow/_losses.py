@@ -92,7 +92,7 @@ def nt_xent(
     together at most 4 n^2 d flops for "tiled", 6 for "dense". For one image and two views the loss
     is exactly 0.
 
-    From 2048 rows on, if N is known when the function is traced, XLA compiles the loop over tiles,
+    Above 2048 rows, if N is known when the function is traced, XLA compiles the loop over tiles,
     which takes seconds once for each shape.
 
     Second derivatives (nested tapes) are right, in the memory of "dense". On a GPU, TensorFlow
@@ -150,7 +150,7 @@ def sup_con(
 
     Each row must find every other row of its label among all other rows. Views of an image are rows
     with its label: any number of them, one included. Neither the n x n matrix of similarities nor a
-    mask of which labels are equal is ever held in memory.
+    mask of which labels are equal is held in memory beyond one tile.
 
     Parameters
     ----------

@@ -28,11 +28,11 @@ TILE = 512
 # Up to so many rows, if their number is known, one tile is all, without loops. 2 cores, float32,
 # d=128, forward + backward: at N=1024 12.3 ms in loops and 9.3 without, under XLA 10.6 and 6.3.
 ALONE = 2048
-# From so many rows on, if their number is known, XLA compiles the loop over the tiles, 3 s for each
+# From so many queries on, if their number is known, XLA compiles the loop over tiles, 3 s for each
 # shape. At N=4096: 250 ms compiled, 350 ms not.
 COMPILED_ROWS = 2048
 # Tiles kept for the backward pass, up to this many bytes, where XLA compiles the whole step: none,
-# 48, 128 and 256 MiB take 229, 217, 198 and 198 ms at N=4096, in 81, 138, 214 and 216 MiB. A plain
+# 48, 128 and 256 MiB take 113, 109, 103 and 103 ms at N=4096, in 83, 141, 217 and 217 MiB. A plain
 # graph keeps none: what one compiled function hands to another is held twice.
 KEEP_BYTES = 128 * 2**20
 
@@ -143,7 +143,7 @@ def in_xla() -> bool:
 
 
 def alone(queries: Tensor, keys: Tensor | None) -> bool:
-    """Whether one tile is known to be all."""
+    """Whether one tile is known to be all, of `ALONE` rows at most on both sides."""
     numbers = [count(x) for x in (queries, keys) if x is not None]
     return all(isinstance(n, int) and n <= ALONE for n in numbers)
 

@@ -61,13 +61,13 @@ class Equal:
     def __init__(self, query_ids: Tensor, key_ids: Tensor, height: int, width: int) -> None:
         self.empties = True
         self.queries, self.keys = query_ids.split(height), key_ids.split(width)
-        self.alone = len(self.queries) == len(self.keys) == 1
-        if not self.alone:
+        self.itself = key_ids is query_ids and len(self.keys) == 1  # one tile, which has equal ids
+        if not self.itself:
             self.query_ranges = id_ranges(self.queries)
             self.key_ranges = self.query_ranges if key_ids is query_ids else id_ranges(self.keys)
 
     def fill_(self, scores: Tensor, row: int, column: int) -> None:
-        if self.alone or overlap(self.query_ranges[row], self.key_ranges[column]):
+        if self.itself or overlap(self.query_ranges[row], self.key_ranges[column]):
             same = self.queries[row].unsqueeze(1) == self.keys[column]
             scores.masked_fill_(same, -math.inf)
 

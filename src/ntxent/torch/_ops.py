@@ -135,8 +135,9 @@ def evaluated(
     traced = _transforms.active()
     if traced and choice.name is None and across is None and _transforms.fits_a_compiler(arrays):
         choice = Choice("dense")
+    value: Tensor
     if traced or choice.name == "dense":
-        value: Tensor = loss(arrays, temperature, choice)
+        value = loss(arrays, temperature, choice)
     else:
         at_once = across is None  # where others' upstream is needed, it isn't there yet
         step = loss, choice, torch.is_grad_enabled(), at_once
