@@ -168,6 +168,19 @@ def test_rows_survive_their_file(tmp_path: Path) -> None:
     assert results.merged(rows, [newer]) == [newer, rows[1]]
 
 
+@pytest.mark.parametrize("text", ["", "| old |", "| a |\n\n| b |"])
+def test_a_part_of_a_page_is_replaced_and_no_more(text: str) -> None:
+    page = f"before\n<!-- tune:start -->\n{text}\n<!-- tune:end -->\n\nafter\n"
+    before, part, after = pages.around(page, "tune", "page.md")
+    assert part == text
+    assert before + part + after == page
+    changed = pages.put(page, "tune", "| new |", "page.md")
+    assert changed == before + "| new |" + after
+    assert pages.put(changed, "tune", text, "page.md") == page
+    with pytest.raises(SystemExit, match=r"page\.md must have the lines"):
+        pages.around(page, "times", "page.md")
+
+
 @torch_alone
 def test_pages_are_those_of_the_results() -> None:
     """README's table, and every table of docs/performance.md, made by a script, never by hand."""

@@ -138,3 +138,28 @@ def test_a_period_on_one_side_alone_is_refused(backend: Any) -> None:
     for both in ((3, ids), (ids, 3), (3, 4)):
         with pytest.raises(ValueError, match="one period must serve both sides"):
             backend.ops.pair_logsumexp(q, q, 2.0, *both, unit=True, implementation="tiled")
+
+
+@pytest.mark.only("torch")
+def test_ranges_of_ids_are_asked_for_where_tiles_may_hold_no_equal_pair(monkeypatch: Any) -> None:
+    """Not of a lone tile of rows with themselves; of a queue, whose pairs are never compared."""
+    import torch
+
+    from ntxent.torch import _exclusion
+
+    asked, ranges = [], _exclusion.id_ranges
+    monkeypatch.setattr(_exclusion, "id_ranges", lambda x: asked.append(1) or ranges(x))
+    ids, others = torch.tensor([0, 0, 1]), torch.tensor([5, 6, 7])
+    excluded = ids[:, None] == ids
+    for keys, tile, times, where in (
+        (None, 3, 0, excluded),
+        (ids, 3, 0, excluded),
+        (ids.clone(), 3, 2, excluded),
+        (others, 3, 2, torch.zeros(3, 3, dtype=torch.bool)),
+        (None, 2, 1, excluded[:2, :2]),
+    ):
+        asked.clear()
+        scores = torch.zeros(len(where), len(where))
+        _exclusion.exclusion((ids, keys), tile, tile).fill_(scores, 0, 0)
+        assert len(asked) == times
+        assert torch.equal(scores == -torch.inf, where)
