@@ -51,9 +51,7 @@ def check_negatives(kind: ArrayKind, negatives: Any, query: Any) -> None:
             "there are none."
         )
         raise ValueError(msg)
-    check_match(
-        kind, query, negatives, ("query", "negatives").__getitem__, 1, "query, key and negatives"
-    )
+    check_match(kind, query, negatives, ("query", "negatives"), "query, key and negatives")
 
 
 def check_alike(
@@ -72,23 +70,31 @@ def check_alike(
                 f"{name(number)}."
             )
             raise ValueError(msg)
-        check_match(kind, first, array, name, number, group)
+        check_match(kind, first, array, (name(0), name(number)), group)
 
 
-def check_match(
-    kind: ArrayKind, first: Any, other: Any, name: Callable[[int], str], number: int, group: str
-) -> None:
+def check_match(kind: ArrayKind, first: Any, other: Any, names: Sequence[str], group: str) -> None:
     """One dtype and one device."""
     if other.dtype != first.dtype:
         msg = (
-            f"{group} must have one dtype; got {dtype_name(first.dtype)} for {name(0)} and "
-            f"{dtype_name(other.dtype)} for {name(number)}. Convert one of them."
+            f"{group} must have one dtype; got {dtype_name(first.dtype)} for {names[0]} and "
+            f"{dtype_name(other.dtype)} for {names[1]}. Convert one of them."
         )
         raise TypeError(msg)
     if kind.device(other) != kind.device(first):
         msg = (
-            f"{group} must be on one device; got {kind.device(first)} for {name(0)} and "
-            f"{kind.device(other)} for {name(number)}. Move one of them."
+            f"{group} must be on one device; got {kind.device(first)} for {names[0]} and "
+            f"{kind.device(other)} for {names[1]}. Move one of them."
+        )
+        raise ValueError(msg)
+
+
+def check_device(kind: ArrayKind, name: str, array: Any, rows: Any) -> None:
+    """That of the rows."""
+    if kind.device(array) != kind.device(rows):
+        msg = (
+            f"{name} must be on the device of the rows, {kind.device(rows)}; "
+            f"got {kind.device(array)}. Move one of them."
         )
         raise ValueError(msg)
 
@@ -151,12 +157,7 @@ def check_temperature(kind: ArrayKind, temperature: Any, rows: Any) -> None:
             f"got {dtype_name(temperature.dtype)}. Convert it, or pass a float."
         )
         raise TypeError(msg)
-    if kind.device(temperature) != kind.device(rows):
-        msg = (
-            f"temperature must be on the device of the rows, {kind.device(rows)}; "
-            f"got {kind.device(temperature)}. Move one of them."
-        )
-        raise ValueError(msg)
+    check_device(kind, "temperature", temperature, rows)
     value = kind.number(temperature)
     if value is not None:
         check_range(value)
@@ -208,12 +209,7 @@ def check_ids(
     if len(ids.shape) != 1 or differ(ids.shape[0], count):
         msg = f"{name} must have shape ({count},), {words}; got {tuple(ids.shape)}."
         raise ValueError(msg)
-    if kind.device(ids) != kind.device(rows):
-        msg = (
-            f"{name} must be on the device of the rows, {kind.device(rows)}; "
-            f"got {kind.device(ids)}. Move one of them."
-        )
-        raise ValueError(msg)
+    check_device(kind, name, ids, rows)
 
 
 def check_choices(
