@@ -61,6 +61,13 @@ def install(session: nox.Session, *packages: str, group: str) -> None:
         session.env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
+def alone(session: nox.Session, group: str) -> None:
+    """Packages without theirs: their losses need a framework alone, they torchvision and more."""
+    if session.venv_backend != "none":
+        packages = nox.project.dependency_groups(PYPROJECT, group)
+        session.install("--no-deps", "-c", "constraints.txt", *packages)
+
+
 def package(backend: str) -> str:
     """This package with what a backend needs, as pip wants it."""
     return "-e." if backend == "numpy" else f"-e.[{backend}]"
@@ -124,10 +131,12 @@ def parity(session: nox.Session, device: str) -> None:
 @nox.session
 @nox.parametrize("device", ["cpu"], ids=["cpu"])
 def extras(session: nox.Session, device: str) -> None:
-    """Other packages: the lines of docs/which-loss.md, their losses under DDP; the recipes."""
+    """Other packages: the lines of docs/which-loss.md, their tests on our losses; the recipes."""
     install(session, "-e.[torch,jax]", group="extras")
+    alone(session, group="alone")
     chosen = ["--backend", "torch", "--device", device, "--require", "--extras"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
+    session.run("python", "tests/their_tests.py")
 
 
 @nox.session
@@ -184,8 +193,7 @@ def screenshots(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time and memory against the usual ways to write the loss."""
     install(session, "-e.[all]", group="bench")
-    if session.venv_backend != "none":  # its loss needs PyTorch alone, its package torchvision
-        session.install("--no-deps", "lightly")
+    alone(session, group="bench-alone")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

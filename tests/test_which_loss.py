@@ -1,158 +1,18 @@
-"""The lines of docs/which-loss.md, each against the package or the formula that it stands for."""
+"""The lines of docs/which-loss.md, each against the package that it stands for."""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import _peers
+from _lines import PAGE, assert_same, blocks, constants, tau, uneven_labels, unit, views
 from _tolerances import assert_within, relative_error
-from blocks import blocks_of
 from ntxent import reference
 
 pytestmark = [pytest.mark.only("torch"), pytest.mark.extras]
-
-tau = 0.2  # the names are those of the page
-PAGE = Path(__file__).parents[1] / "docs/which-loss.md"
-
-
-def blocks(text: str) -> list[str]:
-    """The code of the page, or of a part of it."""
-    return [block.code for block in blocks_of(text)]
-
-
-def losses_in(code: str) -> set[str]:
-    """What is assigned to a loss there, or to `ours`, in one spelling."""
-    return {
-        ast.unparse(node.value)
-        for node in ast.walk(ast.parse(code))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("loss", "ours")
-    }
-
-
-def views(count: int = 2, images: int = 8) -> list[Any]:
-    """Views of the images, of any length, that want gradients."""
-    import torch
-
-    rng = np.random.default_rng(0)
-    shape = (images, 4)
-    return [torch.tensor(rng.standard_normal(shape), requires_grad=True) for _ in range(count)]
-
-
-def constants(*shape: int) -> Any:
-    import torch
-
-    return torch.tensor(np.random.default_rng(1).standard_normal(shape))
-
-
-def unit(z: Any) -> Any:
-    import torch
-
-    return torch.nn.functional.normalize(z, dim=-1)
-
-
-def four_labels() -> Any:
-    """Two images each, for the rows of both views."""
-    import torch
-
-    return (torch.arange(8) // 2).repeat(2)
-
-
-def uneven_labels() -> Any:
-    """Classes of five rows, three, four, two, one and one, in no order."""
-    import torch
-
-    return torch.tensor([0, 1, 2, 0, 3, 0, 1, 4, 2, 0, 2, 5, 1, 0, 3, 2])
-
-
-def assert_same(ours: Any, theirs: Any, inputs: list[Any], bound: float = 1e-9) -> None:
-    """Value, and the gradient of every input."""
-    import torch
-
-    assert_within(relative_error(ours.item(), theirs.item()), bound, "value")
-    found, expected = (
-        [grad.numpy() for grad in torch.autograd.grad(loss, inputs, retain_graph=True)]
-        for loss in (ours, theirs)
-    )
-    for mine, other in zip(found, expected, strict=True):
-        assert_within(relative_error(mine, other, np.abs(other).max()), bound, "gradient")
-
-
-def supcontrast(features: Any, labels: Any, base: float) -> Any:
-    """Its formula, of features (N, V, d): self pairs masked, 0 for a row without a positive."""
-    import torch
-
-    views = features.shape[1]
-    rows = torch.cat(features.unbind(1))
-    logits = rows @ rows.T / tau
-    others = 1 - torch.eye(len(rows), dtype=rows.dtype)
-    kinds = labels.repeat(views)
-    positives = (kinds[:, None] == kinds).to(rows.dtype) * others
-    log_share = logits - (logits.exp() * others).sum(1, keepdim=True).log()
-    return -(tau / base) * ((positives * log_share).sum(1) / positives.sum(1).clamp(min=1)).mean()
-
-
-@pytest.mark.parametrize("base", [0.07, 0.2])
-def test_supcontrast(base: float) -> None:
-    import torch
-
-    from ntxent.torch import nt_xent, sup_con
-
-    z1, z2 = views()
-    labels, kinds = four_labels(), four_labels()[:8]
-    features = torch.stack([unit(z1), unit(z2)], 1)
-    ours = tau / base * sup_con(torch.cat([z1, z2]), labels, temperature=tau)
-    assert_same(ours, supcontrast(features, kinds, base), [z1, z2])
-    ours = tau / base * nt_xent(z1, z2, temperature=tau)
-    assert_same(ours, supcontrast(features, torch.arange(8), base), [z1, z2])
-
-
-def test_supcontrast_of_features_of_any_length() -> None:
-    """Of three views; it takes the products as they are."""
-    import torch
-
-    from ntxent.torch import sup_con
-
-    z, kinds = views(3), four_labels()[:8]
-    features, base = torch.stack(z, 1), 0.07
-    rows, labels = torch.cat(features.unbind(1)), kinds.repeat(3)
-    ours = tau / base * sup_con(rows, labels, temperature=tau, normalize=False)
-    assert_same(ours, supcontrast(features, kinds, base), z)
-
-
-def test_supcontrast_counts_rows_without_a_positive() -> None:
-    """One view; two of the labels occur once."""
-    from ntxent.torch import sup_con
-
-    (rows,), base = views(1, 16), 0.07
-    labels = uneven_labels()
-    theirs = supcontrast(unit(rows)[:, None], labels, base)
-    ours = tau / base * sup_con(rows, labels, temperature=tau, reduction="sum") / len(rows)
-    assert_same(ours, theirs, [rows])
-    left_out = tau / base * sup_con(rows, labels, temperature=tau)
-    assert relative_error(left_out.item(), theirs.item()) > 0.1
-
-
-def test_the_authors_simclr() -> None:
-    """Two products for each view, a large number taken off the diagonal, two means added."""
-    import torch
-    import torch.nn.functional as F
-
-    from ntxent.torch import nt_xent
-
-    z1, z2 = views()
-    own = torch.arange(8)
-    terms = []
-    for a, b in ((unit(z1), unit(z2)), (unit(z2), unit(z1))):
-        within = a @ a.T / tau - 1e9 * torch.eye(8, dtype=a.dtype)
-        terms.append(F.cross_entropy(torch.cat([a @ b.T / tau, within], 1), own))
-    ours = 2 * nt_xent(z1, z2, temperature=tau)
-    assert_same(ours, terms[0] + terms[1], [z1, z2])
 
 
 def metric_learning_nt_xent(rows: Any, labels: Any) -> tuple[float, Any]:
@@ -252,25 +112,41 @@ def test_pytorch_metric_learning_sup_con() -> None:
 
 
 def test_lightly() -> None:
-    """Its formula: each row's own similarity is dropped from the row, then cross-entropy."""
+    """NT-Xent; with a memory bank, the negatives of the bank alone."""
     import torch
-    import torch.nn.functional as F
 
-    from ntxent.torch import nt_xent
+    from ntxent.torch import info_nce, nt_xent
 
     z1, z2 = views()
-    z = unit(torch.cat([z1, z2]))
-    kept = ~torch.eye(16, dtype=torch.bool)
-    logits = (z @ z.T / tau)[kept].reshape(16, 15)
-    target = torch.cat([torch.arange(8) + 7, torch.arange(8)])
     ours = nt_xent(z1, z2, temperature=tau)
-    assert_same(ours, F.cross_entropy(logits, target), [z1, z2])
+    module = _peers.lightly("ntx_ent_loss").NTXentLoss
+    assert_same(ours, module(temperature=tau)(z1, z2), [z1, z2])
+
+    with_bank = module(temperature=tau, memory_bank_size=(32, 4))
+    with_bank.memory_bank.bank = unit(with_bank.memory_bank.bank.double())
+    queue = with_bank.memory_bank.bank.clone()
+    only = torch.cat([torch.zeros(len(z1)), torch.ones(len(queue))]).long()
+    ours = info_nce(z1, z2, queue, temperature=tau, ids=only)
+    assert_same(ours, with_bank(z1, z2), [z1, z2])
+
+
+def test_lightly_decoupled() -> None:
+    """Its weighted form isn't, as the page says."""
+    from ntxent.torch import nt_xent
+
+    def weights(a: Any, b: Any) -> Any:
+        return 1 + (a * b).sum(1).detach()
+
+    z1, z2 = views()
+    ours = nt_xent(z1, z2, temperature=tau, denominator="negatives")
+    module = _peers.lightly("dcl_loss").DCLLoss
+    assert_same(ours, module(temperature=tau)(z1, z2), [z1, z2])
+    weighted = module(temperature=tau, weight_fn=weights)(z1, z2)
+    assert relative_error(weighted.item(), ours.item()) > 0.01
 
 
 def test_those_that_have_the_same_number() -> None:
-    """A wrapper of pytorch-metric-learning, and the formulas of the others the page names there."""
-    import torch
-    import torch.nn.functional as F
+    """A wrapper of pytorch-metric-learning, Spijkervet's SimCLR and solo-learn's."""
     from pytorch_metric_learning import losses
 
     from ntxent.torch import nt_xent
@@ -279,65 +155,20 @@ def test_those_that_have_the_same_number() -> None:
     ours = nt_xent(z1, z2, temperature=tau)
     theirs = losses.SelfSupervisedLoss(losses.NTXentLoss(tau))(z1, z2)
     assert_same(ours, theirs, [z1, z2])
-    z, numbers = unit(torch.cat([z1, z2])), torch.arange(8).repeat(2)
-    same = numbers[:, None] == numbers
-    positive = same & ~torch.eye(16, dtype=torch.bool)
-    similar = z @ z.T / tau  # the positive first, then the negatives: Spijkervet's and sthalles'
-    logits = torch.cat([similar[positive][:, None], similar[~same].reshape(16, 14)], 1)
-    assert_same(ours, F.cross_entropy(logits, torch.zeros(16).long()), [z1, z2])
-    near, far = ((similar.exp() * mask).sum(1) for mask in (positive, ~same))  # solo-learn's
-    assert_same(ours, -(near / (near + far)).log().mean(), [z1, z2])
+    spijkervet = _peers.alone("simclr.modules.nt_xent").NT_Xent(len(z1), tau, 1)
+    assert_same(ours, spijkervet(z1, z2), [z1, z2])
+    solo_learn = _peers.solo_learn("simclr").simclr_loss_func
+    assert_same(ours, solo_learn(z1, z2, temperature=tau), [z1, z2])
 
 
-def test_decoupled() -> None:
-    """Its formula: minus the positive, plus the logarithm of all negatives; both views' means."""
-    import torch
-
+def test_keras_cv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Keras' PyTorch backend, in float32."""
     from ntxent.torch import nt_xent
 
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     z1, z2 = views()
-    own = torch.eye(8, dtype=torch.bool)
-    terms, lightly = [], []
-    for a, b in ((unit(z1), unit(z2)), (unit(z2), unit(z1))):
-        within, across = ((x / tau).masked_fill(own, -torch.inf) for x in (a @ a.T, a @ b.T))
-        positive = (a * b).sum(1) / tau
-        terms.append((torch.cat([within, across], 1).logsumexp(1) - positive).mean())
-        lightly.append((within.logsumexp(1) + across.logsumexp(1) - positive).mean())
-    rows1, rows2 = (unit(z) for z in (z1, z2))
-    ours = 2 * nt_xent(rows1, rows2, temperature=tau, denominator="negatives")
-    assert_same(ours, terms[0] + terms[1], [z1, z2])
-    assert relative_error(sum(lightly).item(), ours.item()) > 0.1  # another loss, as the page says
-
-
-@pytest.mark.parametrize("mode", ["all", "one_positive", "negatives"])
-def test_google_research_sup_con(mode: str) -> None:
-    """Its formula in each denominator, the mean of a value an image, times the temperature."""
-    import torch
-
-    from ntxent.torch import nt_xent, sup_con
-
-    z = views(2 if mode == "all" else 3)
-    count = len(z)
-    kinds = four_labels()[:8] if mode == "all" else torch.arange(8)
-    labels = kinds.repeat(count)
-    same = labels[:, None] == labels
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
-    rows = torch.cat([unit(view) for view in z])
-    logits = rows @ rows.T / tau
-    negatives = (logits.exp() * ~same).sum(1, keepdim=True)
-    below = {
-        "all": negatives + (logits.exp() * positive).sum(1, keepdim=True),
-        "one_positive": negatives + logits.exp(),
-        "negatives": negatives,
-    }[mode]
-    log_share = ((logits - below.log()) * positive).sum(1) / positive.sum(1)
-    theirs = (-tau * log_share).reshape(count, 8).mean(0).mean()
-    if mode == "all":
-        z1, z2 = z
-        ours = tau * sup_con(torch.cat([z1, z2]), labels, temperature=tau)
-        assert_same(ours, theirs, z)
-    else:
-        assert_same(tau * nt_xent(*z, temperature=tau, denominator=mode), theirs, z)
+    ours = 2 * nt_xent(z1, z2, temperature=tau)
+    assert_same(ours, _peers.keras_cv().SimCLRLoss(tau)(z1, z2), [z1, z2], bound=2e-6)
 
 
 def test_info_nce_pytorch() -> None:
@@ -364,33 +195,16 @@ def test_info_nce_pytorch() -> None:
     assert_same(ours, theirs, [z1, z2, own])
 
 
-def test_moco() -> None:
-    """Its formula: one positive logit, then those of the queue."""
-    import torch
-    import torch.nn.functional as F
-
-    from ntxent.torch import info_nce
-
-    (z1,), z2, queue = views(1), constants(8, 4), constants(32, 4)  # keys get no gradient
-    q, k, n = unit(z1), unit(z2), unit(queue)
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ n.T], 1) / tau
-    only = torch.cat([torch.zeros(len(z1)), torch.ones(len(queue))]).long()
-    ours = info_nce(z1, z2, queue, temperature=tau, ids=only)
-    assert_same(ours, F.cross_entropy(logits, torch.zeros(8).long()), [z1])
-
-
 def test_clip() -> None:
-    """Its formula, of features of unit length."""
+    """open_clip's, of features of unit length."""
     import torch
-    import torch.nn.functional as F
 
     from ntxent.torch import info_nce
 
     z1, z2 = views()
     image, text = unit(z1), unit(z2)
     logit_scale = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
-    logits, own = logit_scale * image @ text.T, torch.arange(8)
-    theirs = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    theirs = _peers.alone("open_clip.loss").ClipLoss()(image, text, logit_scale)
     ours = info_nce(image, text, temperature=1 / logit_scale, symmetric=True)
     assert_same(ours, theirs, [z1, z2, logit_scale])
     (grad,) = torch.autograd.grad(ours, image, retain_graph=True)
@@ -400,20 +214,21 @@ def test_clip() -> None:
 
 
 def test_sentence_transformers() -> None:
-    """Its formula: anchors against all positives, then all hard negatives."""
-    import torch
-    import torch.nn.functional as F
-
+    """From embeddings: anchors against all positives, then all hard negatives; both directions."""
     from ntxent.torch import info_nce
 
     z1, z2 = views()
-    queue, scale = constants(16, 4).requires_grad_(), 20.0
-    candidates = unit(torch.cat([z2, queue]))
-    theirs = F.cross_entropy(unit(z1) @ candidates.T * scale, torch.arange(8))
+    queue, scale = constants(8, 4).requires_grad_(), 20.0
+    make = _peers.sentence_transformers().MultipleNegativesRankingLoss
+    loss = make(None, scale=scale).compute_loss_from_embeddings
     ours = info_nce(z1, z2, queue, temperature=1 / scale)
-    assert_same(ours, theirs, [z1, z2, queue])
-    theirs = F.cross_entropy(unit(z1) @ unit(z2).T * scale, torch.arange(8))
-    assert_same(info_nce(z1, z2, temperature=1 / scale), theirs, [z1, z2])
+    assert_same(ours, loss([z1, z2, queue], None), [z1, z2, queue])
+    assert_same(info_nce(z1, z2, temperature=1 / scale), loss([z1, z2], None), [z1, z2])
+
+    both = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+    loss = make(None, scale=scale, **both).compute_loss_from_embeddings
+    ours = info_nce(z1, z2, queue, temperature=1 / scale, symmetric=True)
+    assert_same(ours, loss([z1, z2, queue], None), [z1, z2, queue])
 
 
 def test_three_views_tell_the_denominators_apart() -> None:
@@ -442,31 +257,3 @@ def test_three_views_tell_the_denominators_apart() -> None:
     values = sorted(found.values())
     assert values[1] - values[0] > 0.01
     assert values[2] - values[1] > 0.01
-
-
-TESTED = [  # the sections of the page, in its order, and their tests
-    ("SupContrast", [test_supcontrast, test_supcontrast_counts_rows_without_a_positive]),
-    ("SupCon", [test_google_research_sup_con]),
-    ("SimCLR", [test_the_authors_simclr]),
-    (
-        "pytorch-metric-learning",
-        [test_pair_means_of_views, test_pair_means_of_classes_of_different_sizes],
-    ),
-    ("pytorch-metric-learning", [test_pytorch_metric_learning_sup_con]),
-    ("lightly", [test_lightly, test_those_that_have_the_same_number]),
-    ("Decoupled contrastive learning", [test_decoupled]),
-    ("info-nce-pytorch", [test_info_nce_pytorch]),
-    ("MoCo", [test_moco]),
-    ("CLIP", [test_clip]),
-    ("sentence-transformers", [test_sentence_transformers]),
-]
-
-
-def test_the_lines_of_the_page_are_those_that_are_tested() -> None:
-    """Every `loss = ...` of a section is an `ours = ...` of its tests, word for word."""
-    sections = re.split(r"^\*\*", PAGE.read_text(), flags=re.MULTILINE)[1:]
-    for section, (name, tests) in zip(sections, TESTED, strict=True):
-        assert section.startswith(f"{name}**")
-        written = losses_in("".join(blocks(section)))
-        assert written or name == "MoCo"  # which refers to the section before it
-        assert written <= losses_in("".join(map(inspect.getsource, tests)))

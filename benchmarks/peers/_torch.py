@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
 
+from benchmarks.peers._alone import alone
 from benchmarks.peers._form import Form, Loss
 
 
@@ -72,25 +67,11 @@ def row_maximum() -> Loss:
 
 def lightly() -> Loss:
     """lightly's NTXentLoss."""
-    module = cache(lightly_module().NTXentLoss)  # made once, as one does
+    # without a module that is for a memory bank over processes
+    found = alone("lightly.loss.ntx_ent_loss", {"lightly.models.utils": {}})
+    module = cache(found.NTXentLoss)  # made once, as one does
 
     return lambda z1, z2, temperature: module(temperature)(z1, z2)
-
-
-@cache
-def lightly_module() -> Any:
-    """The loss's file alone: the package imports torchvision, which the loss doesn't need."""
-    found = find_spec("lightly")
-    if found is None or found.origin is None:
-        msg = "lightly isn't installed; install it with: pip install --no-deps lightly"
-        raise ImportError(msg)
-    home = Path(found.origin).parent
-    for name in ("", "loss", "models", "models.modules", "models.utils", "utils"):
-        package = ModuleType(".".join(filter(None, ("lightly", name))))  # a folder without its code
-        package.__path__ = [str(home.joinpath(*filter(None, name.split("."))))]
-        sys.modules[package.__name__] = package
-    cast(Any, sys.modules["lightly.models"]).utils = None  # for a memory bank over processes
-    return import_module("lightly.loss.ntx_ent_loss")
 
 
 def metric_learning() -> Loss:
