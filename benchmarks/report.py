@@ -10,6 +10,10 @@ from benchmarks.cases import Setting
 from benchmarks.results import Row
 from benchmarks.units import duration, size, times_as_much
 
+# The least of the floor that a time can be. A step computes every tile once at least, and both
+# products of the backward pass: with all tiles kept that is 0.7 to 0.75 of the floor, at the rates
+# of these libraries; forward alone it is the floor. What is left is for noise.
+LEAST = {"both": 2 / 3, "forward": 0.9}
 HEADER = (
     f"{'N':>6}  {'form':<34} {'median':>8} {'p20':>8} {'p80':>8} {'cpu':>8} {'peak':>8} "
     f"{'/floor':>6} {'faster':>6} {'loss err':>8} {'grad err':>8}"
@@ -59,6 +63,21 @@ def over(a: float | None, b: float | None) -> float | None:
     return a / b if a and b else None
 
 
+def impossible(rows: Iterable[Row]) -> list[str]:
+    """A line for each row whose time, or whose floor, was measured wrongly."""
+    found = []
+    for row in rows:
+        ratio, least = over(row.runtime_ms, row.floor_ms), LEAST[row.direction]
+        if ratio is not None and ratio < least:
+            found.append(
+                f"{row.key}, {row.loss}, N = {row.batch_images}: {duration(row.runtime_ms)} is "
+                f"{ratio:.2f} of the floor, {duration(row.floor_ms)}; below {least:.2f} one of "
+                "them was measured wrongly. On an idle machine: python -m benchmarks "
+                f"--only {row.library}"
+            )
+    return found
+
+
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int = 1) -> str:
     """A table; columns of numbers stand to the right."""
     ruler = ["--"] * text_columns + ["--:"] * (len(head) - text_columns)
@@ -100,14 +119,16 @@ def peak_of(row: Row) -> str:
 
 def caption(rows: Sequence[Row]) -> str:
     """What the numbers are and where they are from."""
-    first, commits = rows[0], sorted({row.commit for row in rows})
+    commits = sorted({row.commit for row in rows})
+    machines = sorted({f"{row.cpu_count} cores of {row.device}" for row in rows})
+    pythons = sorted({row.python_version for row in rows})
     names = {(peers.FORMS[row.key].distribution, row.package_version) for row in rows}
     packages = sorted(f"{name} {version}" for name, version in names if version)
     dates = sorted({row.date_utc for row in rows})
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     busiest = max((row.others_busy_ratio or 0 for row in rows), default=0)
     return (
-        f"{first.cpu_count} cores of {first.device}, Python {first.python_version}; "
+        f"{' and '.join(machines)}, Python {', '.join(pythons)}; "
         f"{', '.join(packages)}; {days}, commit {', '.join(commits)}; other processes took at "
         f"most {busiest:.0%} of the cores."
     )

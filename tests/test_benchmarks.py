@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,20 @@ import numpy as np
 import pytest
 
 from _tolerances import assert_within, relative_error
-from benchmarks import cases, claims, figure, growth, measure, oracle, pages, peers, results, tune
+from benchmarks import __main__ as main
+from benchmarks import (
+    cases,
+    claims,
+    figure,
+    growth,
+    measure,
+    oracle,
+    pages,
+    peers,
+    report,
+    results,
+    tune,
+)
 from benchmarks.cases import Case, Setting
 from benchmarks.peers import Form
 from ntxent import reference
@@ -136,6 +153,70 @@ def test_claims_are_held_against_the_rows() -> None:
     assert claims.line(replace(both, sizes=(4096, 16384)), rows)[2] == "not measured"
     grown = claims.Claim("torch.ntxent", (8192,), "memory", 1)
     assert claims.line(grown, rows)[1:] == ["1.00", "holds"]
+
+
+@torch_alone
+def test_a_time_below_what_the_floor_leaves_possible_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run, `--check` and `--write`, which then writes nothing; forward alone has less room."""
+    row = made_up("numpy.ntxent", 16384, 4200, 85)
+    right, wrong = replace(row, floor_ms=6000.0), replace(row, floor_ms=93000.0)
+    assert report.impossible([right, replace(row, floor_ms=None)]) == []
+    forward = replace(right, direction="forward")
+    assert len(report.impossible([right, wrong, forward])) == 2
+    path = tmp_path / "rows.csv"
+    results.write(path, [right, wrong])
+
+    def written(rows: Any) -> Any:
+        return {"page.md": ("before", "after")}
+
+    monkeypatch.setattr(pages, "written", written)
+    for option in ("--check", "--write"):
+        monkeypatch.setattr("sys.argv", ["benchmarks", option, "--csv", str(path)])
+        assert main.main() == 1
+        said = capsys.readouterr().out
+        assert "numpy.ntxent, nt_xent, N = 16384: 4.20 s is 0.05 of the floor, 93.0 s" in said
+        assert "python -m benchmarks --only numpy" in said
+    monkeypatch.setattr(main, "run", lambda *_, **__: [wrong])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--csv", str(path)])
+    assert main.main() == 1
+    assert "below 0.67 one of them was measured wrongly" in capsys.readouterr().out
+    monkeypatch.setattr(main, "run", lambda *_, **__: [right])
+    assert main.main() == 0
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux binds threads")
+def test_threads_of_blas_have_a_core_each() -> None:
+    """Two of them on one core wait for the scheduler at every product."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    code = (
+        "import os, numpy; from pathlib import Path; from benchmarks.worker import bind;"
+        f"bind({cores}, apart=True); tasks = Path('/proc/self/task').iterdir();"
+        "print(sorted(sorted(os.sched_getaffinity(int(task.name))) for task in tasks))"
+    )
+    paths = os.pathsep.join([str(measure.ROOT), str(measure.ROOT / "src")])
+    threads = {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": paths}
+    command = [sys.executable, "-c", code]
+    said = subprocess.check_output(command, env=os.environ | threads, text=True)
+    assert ast.literal_eval(said) == sorted([cores[number % len(cores)]] for number in range(2))
+
+
+@torch_alone
+def test_a_caption_names_every_machine() -> None:
+    """Libraries may have been measured on different ones."""
+    rows = [made_up("torch.eager", 64, 1.5, 2.5), made_up("torch.ntxent", 64, 1.25, 0.5)]
+    rows = [
+        replace(row, device=f"a {name}", cpu_count=2) for row, name in zip(rows, "xy", strict=True)
+    ]
+    assert report.caption(rows).startswith("2 cores of a x and 2 cores of a y, Python")
+
+
+@torch_alone
+def test_no_stored_time_is_impossible() -> None:
+    stored = results.read(results.FOLDER / "full.csv")
+    assert not report.impossible(stored)
 
 
 @torch_alone
