@@ -64,11 +64,27 @@ class MetricLearning:
         return torch.cat(list(pair_losses(embeddings, refs, *masks, temperature))).mean()
 
     @staticmethod
-    def sup_con(embeddings: Array, labels: Array, temperature: float = 0.1) -> Array:
-        """`SupConLoss`."""
+    def sup_con(
+        embeddings: Array,
+        labels: Array,
+        ref_emb: Array = None,
+        ref_labels: Array = None,
+        temperature: float = 0.1,
+    ) -> Array:
+        """`SupConLoss`; against references each positive is compared with all others of them."""
+        import torch
+
         from ntxent.torch import sup_con
 
-        return sup_con(embeddings, labels, temperature=temperature)
+        if ref_emb is None:
+            return sup_con(embeddings, labels, temperature=temperature)
+        found = []
+        for row, mine in zip(embeddings, masks_of(labels, ref_labels, False)[0], strict=True):
+            itself = torch.eye(len(ref_emb), dtype=torch.bool)[mine]
+            rows = row.expand(len(itself), -1)
+            pairs = list(pair_losses(rows, ref_emb, itself, ~itself, temperature))
+            found += [torch.cat(pairs).mean()] if pairs else []
+        return torch.stack(found).mean()
 
 
 def masks_of(labels: Array, ref_labels: Array, itself: bool) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,11 @@ def test_pytorch_metric_learning(tau: float, labels: Callable[[], Any]) -> None:
     more = {"ref_emb": refs, "ref_labels": numbers}
     ours = MetricLearning.nt_xent(rows, given, temperature=tau, **more)
     assert_same(ours, theirs(rows, given, **more), [rows, refs])
+    theirs = losses.SupConLoss(tau)
     ours = MetricLearning.sup_con(rows, given, temperature=tau)
-    assert_same(ours, losses.SupConLoss(tau)(rows, given), [rows])
+    assert_same(ours, theirs(rows, given), [rows])
+    ours = MetricLearning.sup_con(rows, given, temperature=tau, **more)
+    assert_same(ours, theirs(rows, given, **more), [rows, refs])
 
 
 @pytest.mark.parametrize("tau", TAUS)
@@ -110,22 +114,21 @@ def test_solo_learn(tau: float) -> None:
     assert_same(ours, _peers.solo_learn("nnclr").nnclr_loss_func(*z, temperature=tau), z)
 
 
-@pytest.mark.parametrize("tau", TAUS)
-@pytest.mark.parametrize("labels", [four_labels, uneven_labels])
-def test_optax(tau: float, labels: Callable[[], Any]) -> None:
+def test_optax() -> None:
     """Under jit, labels and all."""
     import jax
     import optax
 
-    (rows,), given = views(1, 16), labels().numpy()
-    with jax.enable_x64(True):
-        (ours, grad), (theirs, expected) = (
-            jax.jit(jax.value_and_grad(function))(jax.numpy.asarray(rows.detach()), given, tau)
-            for function in (Optax.ntxent, optax.losses.ntxent)
-        )
-    assert_within(relative_error(float(ours), float(theirs)), 1e-9, "value")
-    scale = float(np.abs(expected).max())
-    assert_within(relative_error(np.asarray(grad), np.asarray(expected), scale), 1e-9, "gradient")
+    (rows,) = views(1, 16)
+    functions = [jax.jit(jax.value_and_grad(loss)) for loss in (Optax.ntxent, optax.losses.ntxent)]
+    for labels, tau in product([four_labels().numpy(), uneven_labels().numpy()], TAUS):
+        with jax.enable_x64(True):
+            given = jax.numpy.asarray(rows.detach().numpy()), labels, tau
+            (ours, grad), (theirs, expected) = (function(*given) for function in functions)
+        assert_within(relative_error(float(ours), float(theirs)), 1e-9, "value")
+        scale = float(np.abs(expected).max())
+        error = relative_error(np.asarray(grad), np.asarray(expected), scale)
+        assert_within(error, 1e-9, "gradient")
 
 
 def contrastive_loss(features: Any, labels: Any, temperature: float, denominator: str) -> Any:
@@ -173,3 +176,78 @@ def test_google_research(denominator: str, labelled: bool, contrast_mode: str, s
     assert ours.shape == (8,)
     weights = torch.linspace(1, 2, 8)
     assert_same((ours * weights).sum(), (theirs * weights).sum(), z)
+
+
+def weighted_dcl(rows: Any, labels: Any) -> Any:
+    def weights(a: Any, b: Any) -> Any:
+        return 1 + (a * b).sum(1).detach()
+
+    return _peers.lightly("dcl_loss").DCLLoss(1.0, weight_fn=weights)(rows[:8], rows[8:])
+
+
+def distances(rows: Any, labels: Any) -> Any:
+    from pytorch_metric_learning import distances, losses
+
+    return losses.SupConLoss(1.0, distance=distances.LpDistance())(rows, labels)
+
+
+def one_class(rows: Any, labels: Any) -> Any:
+    from pytorch_metric_learning import losses
+
+    return losses.SupConLoss(1.0)(rows, labels * 0)
+
+
+def ranking(**options: Any) -> Callable[[Any, Any], Any]:
+    def loss(rows: Any, labels: Any) -> Any:
+        make = _peers.sentence_transformers().MultipleNegativesRankingLoss
+        return make(None, scale=1.0, **options).compute_loss_from_embeddings(rows.split(8), None)
+
+    return loss
+
+
+def inside(rows: Any, labels: Any) -> Any:
+    """google-research's `summation_location=INSIDE`, which solo-learn's repository has as well."""
+    import torch
+
+    z = unit(rows)
+    same, e = labels[:, None] == labels, (z @ z.T).exp()
+    positive = (e * (same & ~torch.eye(16, dtype=torch.bool))).sum(1)
+    return (positive / (positive + (e * ~same).sum(1))).log().neg().mean()
+
+
+def nearest(name: str) -> Callable[[Any, Any], Any]:
+    """What comes nearest to it of ours, with a temperature of 1."""
+    from ntxent.torch import info_nce, nt_xent, sup_con
+
+    return {
+        "dcl": lambda rows, _: nt_xent(*rows.split(8), temperature=1, denominator="negatives"),
+        "sup_con": lambda rows, labels: sup_con(rows, labels, temperature=1),
+        "one class": lambda rows, labels: sup_con(rows, labels * 0, temperature=1),
+        "info_nce": lambda rows, _: info_nce(*rows.split(8), temperature=1),
+        "all": lambda rows, _: nt_xent(*rows.split(8), temperature=1),
+    }[name]
+
+
+SAME_TYPE = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+NOT_OURS = {  # options that no loss of ours has, and what comes nearest
+    "lightly: weight_fn": (weighted_dcl, "dcl"),
+    "pytorch-metric-learning: distance=LpDistance()": (distances, "sup_con"),
+    "pytorch-metric-learning: 0 where there is no negative": (one_class, "one class"),
+    "sentence-transformers: one softmax over several directions": (
+        ranking(directions=SAME_TYPE),
+        "all",
+    ),
+    "sentence-transformers: hardness_mode": (
+        ranking(hardness_mode="in_batch_negatives", hardness_strength=5.0),
+        "info_nce",
+    ),
+    "google-research, solo-learn: sums inside the logarithm": (inside, "sup_con"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+def test_what_is_not_ours_is_another_number(name: str) -> None:
+    """So that nothing stays on the list that could be written with ours."""
+    (rows,), (theirs, near) = views(1, 16), NOT_OURS[name]
+    ours = nearest(near)(rows, four_labels()).item()
+    assert relative_error(theirs(rows, four_labels()).item(), ours) > 1e-3

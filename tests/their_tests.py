@@ -60,13 +60,14 @@ SUITES = [
         _as_peers.SoloLearn,
     ),
 ]
-# Those that bring no test of their loss; `test_as_peers.py` has ours of each of their options.
+# Those that bring no test of their loss.
+WITHOUT_TESTS = "no test of it in its distribution; ours are in test_as_peers.py"
 WITHOUT = {
     "lightly": ("NTXentLoss", "DCLLoss"),
     "pytorch-metric-learning": ("NTXentLoss", "SupConLoss"),
     "info-nce-pytorch": ("info_nce", "InfoNCE"),
 }
-UNPUBLISHED = {"google-research's supcon": "no package: its repository alone has it"}
+UNPUBLISHED = {"google-research's supcon": "no package; ours are in test_as_peers.py"}
 
 
 class Outcomes:
@@ -155,7 +156,7 @@ def main() -> int:
             table.append([suite.package, pinned[suite.package], *map(str, counts)])
             wrong += [f"{suite.package}: {x}" for x in faults(outcomes, suite.not_applicable)]
         for package, losses in WITHOUT.items():
-            table.append([package, pinned[package], "none in its distribution", "", ""])
+            table.append([package, pinned[package], WITHOUT_TESTS, "", ""])
             files = tests_of(homes[package], losses)
             wrong += [f"{package} now brings {file}: run it" for file in files]
     table += [[package, "", reason, "", ""] for package, reason in UNPUBLISHED.items()]
