@@ -251,3 +251,8 @@ def test_what_is_not_ours_is_another_number(name: str) -> None:
     (rows,), (theirs, near) = views(1, 16), NOT_OURS[name]
     ours = nearest(near)(rows, four_labels()).item()
     assert relative_error(theirs(rows, four_labels()).item(), ours) > 1e-3
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    with pytest.raises(ImportError, match="pip install --no-deps no_such_package"):
+        _peers.alone("no_such_package.losses.one")
