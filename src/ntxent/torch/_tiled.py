@@ -10,16 +10,16 @@ two products with W.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from ntxent import _grid, _range, _workers
+from ntxent import _grid, _range
 from ntxent._pairs import Side
+from ntxent._workers import Work, tile_rows
 from ntxent.torch._exclusion import exclusion
+from ntxent.torch._threads import most_workers, side_by_side
 from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
@@ -39,7 +39,7 @@ class Tiles:
         self.scale, self.shifted = float(pairs.scale), pairs.shifted()
         workers = most_workers(queries)
         self.height, self.width = (
-            _grid.tile_size(len(rows), _workers.tile_rows(len(rows), TILE, workers))
+            _grid.tile_size(len(rows), tile_rows(len(rows), TILE, workers))
             for rows in (queries, keys)
         )
         self.query_tiles = parts(queries, self.height)
@@ -48,17 +48,9 @@ class Tiles:
         self.workers = min(workers, _grid.at_once(*self.shape))
         self.excluded = exclusion(pairs.ids, self.height, self.width)
 
-    def side_by_side(self, worker: Callable[[], _workers.Work]) -> None:
+    def side_by_side(self, worker: Callable[[], Work]) -> None:
         """Have all tiles done; each of the workers has its own buffers and does some of them."""
-        inference = torch.is_inference_mode_enabled()  # told to each thread, as it is its own
-
-        def work(do: _workers.Work, *tile: int) -> None:
-            with torch.inference_mode(inference), torch.no_grad():
-                do(*tile)
-
-        tiles = _grid.rounds(*self.shape)
-        pool, make = POOL, worker
-        _workers.side_by_side(pool, self.workers, tiles, self.symmetric, lambda: partial(work, make()))
+        side_by_side(self.workers, _grid.rounds(*self.shape), self.symmetric, worker)
 
     def fill(self, row: int, column: int, buffer: Tensor | None = None) -> Tensor:
         """The scores of a tile, their exponentials if unshifted, in the buffer or new memory."""
@@ -78,30 +70,6 @@ class Tiles:
     def most_kept(self) -> int:
         """How many tiles may be kept."""
         return KEEP_BYTES // (self.height * self.width * self.queries.element_size())
-
-
-def most_workers(rows: Tensor) -> int:
-    """As many as PyTorch has threads in the caller's; one where others must see every operation."""
-    seen = rows.device.type != "cpu" or torch._C._len_torch_dispatch_stack() > 0
-    return 1 if seen else torch.get_num_threads()
-
-
-def alone() -> None:
-    """Operations of this thread shall have no other threads.
-
-    PyTorch takes the number for that of all threads to come as well, so another one, which ends at
-    once, takes it back.
-    """
-    with ONE_AFTER_THE_OTHER:
-        number = torch.get_num_threads()
-        torch.set_num_threads(1)
-        last = threading.Thread(target=torch.set_num_threads, args=(number,))
-        last.start()
-        last.join()
-
-
-ONE_AFTER_THE_OTHER = threading.Lock()
-POOL = _workers.Pool(alone)
 
 
 def parts(array: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -167,7 +135,7 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
     most_kept = tiles.most_kept() if keep else 0
     kept: dict[int, Tensor] = {}
 
-    def worker() -> _workers.Work:
+    def worker() -> Work:
         buffer = tiles.new_buffer()
 
         def do(number: int, row: int, column: int) -> None:
@@ -207,7 +175,7 @@ def backward(
     if column_side is not None:
         column_sides = side_parts(prepared(column_side, scale, shifted), tiles.width)
 
-    def worker() -> _workers.Work:
+    def worker() -> Work:
         buffer, other = tiles.new_buffer(), tiles.new_buffer()
 
         def do(number: int, row: int, column: int) -> None:
