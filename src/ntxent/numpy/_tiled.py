@@ -14,7 +14,7 @@ BLAS does the products; tiles are computed again for the gradient, unless one is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -57,14 +57,29 @@ class Pairs:
     def side_by_side(self, worker: Callable[[], Callable[[slice, slice], None]]) -> None:
         """Have all tiles done; each of the workers has its own buffers and does some of them."""
 
-        def slices(do: Callable[[slice, slice], None], _: int, row: int, column: int) -> None:
-            do(part(row, self.height, len(self.queries)), part(column, self.width, len(self.keys)))
+        def work(do: Callable[[slice, slice], None], _: int, row: int, column: int) -> None:
+            do(*self.place(row, column))
 
         tiles = _grid.rounds(*self.shape)
         with BLAS.one_thread() if self.workers > 1 else nullcontext():
             _workers.side_by_side(
-                POOL, self.workers, tiles, self.symmetric, lambda: partial(slices, worker())
+                POOL, self.workers, tiles, self.symmetric, lambda: partial(work, worker())
             )
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Array]]:
+        """The rows, the columns and the values of one tile after the other."""
+        buffer = self.new_buffer()
+        for tile in _grid.rounds(*self.shape):
+            place = self.place(*tile)
+            yield *place, self.tile(*place, buffer)
+
+    def place(self, row: int, column: int) -> tuple[slice, slice]:
+        """The rows and the columns of a tile; the last of either may have fewer."""
+        down, across = row * self.height, column * self.width
+        return (
+            slice(down, min(down + self.height, len(self.queries))),
+            slice(across, min(across + self.width, len(self.keys))),
+        )
 
     def tile(self, rows: slice, columns: slice, buffer: Array) -> Array:
         """Scores, their exponentials if unshifted; a tile that is all is kept from pass to pass."""
@@ -102,11 +117,6 @@ class Pairs:
     def mirrored(self, rows: slice, columns: slice) -> bool:
         """Whether the tile also stands for its mirror image below the diagonal."""
         return self.symmetric and rows != columns
-
-
-def part(number: int, size: int, rows: int) -> slice:
-    """The rows of one tile; the last may have fewer."""
-    return slice(number * size, min((number + 1) * size, rows))
 
 
 def similarities(a: Array, b: Array, out: Array) -> Array:
