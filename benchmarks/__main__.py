@@ -23,9 +23,7 @@ from benchmarks import cases, claims, figure, measure, pages, peers, report, res
 from benchmarks.results import Row
 
 BUSY = """\
-Other processes took up to {:.0%} of the cores: times are too long, most of all those of ntxent,
-which shares many small tiles among its threads and waits each time for the slower one. Run again
-on an idle machine."""
+Other processes took up to {:.0%} of the cores: times are too long. Run again on an idle machine."""
 
 
 def main() -> int:

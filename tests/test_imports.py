@@ -24,6 +24,7 @@ ROOT = {
     "_loops": set(),
     "_tape": set(),
     "_grid": set(),
+    "_workers": set(),
     "_range": set(),
     "_pairs": set(),
     "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
@@ -46,7 +47,12 @@ ROOT = {
 OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics")}
 OUTSIDE["plot"] = {"numpy", "matplotlib"}
 # What comes with a framework, or, Triton, is imported where it is asked for.
-BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}, "torch": {"triton"}}
+BRINGS = {
+    "numpy": {"threadpoolctl"},
+    "jax": {"numpy"},
+    "tensorflow": {"keras"},
+    "torch": {"triton"},
+}
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
 KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}
 KERNELS |= {f"_triton{part}" for part in ("", "_blocks", "_scores", "_forward", "_backward")}

@@ -17,6 +17,24 @@ def grid(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[int, int]]:
             yield row, column
 
 
+def rounds(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[int, int]]:
+    """The same tiles in rounds: no two of one round share a row, a column, or a mirror image's.
+
+    In a round row + column is the same, mod the longer side.
+    """
+    longer = max(rows, columns)
+    for turn in range(longer):
+        for row in range(rows):
+            column = (turn - row) % longer
+            if column < columns and (row <= column or not symmetric):
+                yield row, column
+
+
+def at_once(rows: int, columns: int, symmetric: bool) -> int:
+    """How many tiles a round has at most."""
+    return rows // 2 + 1 if symmetric else min(rows, columns)
+
+
 def diagonals(period: int, ahead: int, height: int, width: int) -> range:
     """The diagonals of a tile on which row - column is a multiple of the period.
 

@@ -33,18 +33,24 @@ class TapeRows:
             return self.chunks(self.cast(tangent, dtype), count)
 
         dtype, count = arrays[0].dtype, len(arrays)
-        # In float64, then rounded: a rounded length would be off for a whole row alike, and its
-        # similarities by up to an epsilon, which does not average out (docs/numerics.md).
-        rows, wide = self.stacked_float64(arrays), self.xp.float32
-        if dtype == self.xp.float64:
-            # The square of a float32 stays within the range of a float64; its own may not.
-            wide, largest = dtype, self.largest(rows)
-            rows = rows / largest
+        unit, length = self.unit_rows(arrays)
+        return unit, (unit, self.cast(length, unit.dtype)), pullback
+
+    def unit_rows(self, arrays: Sequence[Array]) -> tuple[Array, Array]:
+        """The rows of all arrays, each divided by its length, in float32 or wider; the lengths.
+
+        In float64, then rounded: a rounded length would be off for a whole row alike, and its
+        similarities by up to an epsilon, which does not average out (docs/numerics.md).
+        """
+        rows = self.stacked_float64(arrays)
+        if arrays[0].dtype != self.xp.float64:
+            length = self.lengths(rows)
+            return self.cast(rows / length, self.xp.float32), length
+        # The square of a float32 stays within the range of a float64; its own may not.
+        largest = self.largest(rows)
+        rows = rows / largest
         length = self.lengths(rows)
-        unit = self.cast(rows / length, wide)
-        if dtype == self.xp.float64:
-            length = length * largest
-        return unit, (unit, self.cast(length, wide)), pullback
+        return rows / length, length * largest
 
     def widened(self, rows: Array) -> Array:
         """The rows in float32 if they were shorter."""

@@ -45,8 +45,8 @@ def nt_xent(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a row: the rows of the first view, then those of the second, ...
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and two tiles of at most 512 x 512; "dense" holds a few (V N)^2
-        matrices. By default "tiled".
+        "tiled" holds O(N d) and two tiles of at most 512 x 512 a thread; "dense" holds a few (V
+        N)^2 matrices. By default "tiled".
 
     Returns
     -------
@@ -132,7 +132,7 @@ def sup_con(
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
         of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(n d) and two tiles of at most 512 x 512; "dense" holds a few n^2
+        "tiled" holds O(n d) and two tiles of at most 512 x 512 a thread; "dense" holds a few n^2
         matrices. By default "tiled".
 
     Returns
@@ -221,8 +221,8 @@ def info_nce(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a pair.
     implementation : {"dense", "tiled"}, optional
-        "tiled" holds O(N d) and two tiles of at most 512 x 512, three with a queue; "dense" holds
-        a few N^2 matrices. By default "tiled".
+        "tiled" holds O(N d) and two tiles of at most 512 x 512 a thread, three with a queue;
+        "dense" holds a few N^2 matrices. By default "tiled".
 
     Returns
     -------

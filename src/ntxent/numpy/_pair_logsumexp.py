@@ -53,7 +53,7 @@ def _tiled_rule(ids: tuple[Ids, Ids], unit: bool, columns: bool, by_keys: bool) 
     def rule(queries: Array, keys: Array | None, scale: Any) -> tuple[Any, Any, Pullback]:
         pairs = _tiled.Pairs(queries, keys, float(scale), ids, unit)
         (row, row_divisor), (column, column_divisor) = _tiled.forward(pairs, columns)
-        kept = pairs if pairs.kept else None
+        kept = pairs if pairs.alone else None
         residuals = queries, keys, scale, kept, row_divisor, column_divisor
         return joined(row, column), residuals, pullback
 

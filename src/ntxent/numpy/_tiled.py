@@ -14,13 +14,16 @@ BLAS does the products; tiles are computed again for the gradient, unless one is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ntxent import _grid, _range
+from ntxent import _grid, _range, _workers
 from ntxent._pairs import Side
+from ntxent.numpy._threads import BLAS, POOL
 
 Array = np.ndarray[Any, Any]
 Ids = Array | int | None
@@ -40,27 +43,63 @@ class Pairs:
         self.scale, self.scaled = scale, queries * queries.dtype.type(scale)
         rows, columns = len(queries), len(self.keys)
         self.shifted = _range.needs_shift(queries.itemsize, scale, columns, unit)
-        self.height, self.width = _grid.tile_size(rows, TILE), _grid.tile_size(columns, TILE)
         self.ids = ids
-        self.buffer = np.empty((self.height, self.width), queries.dtype)
-        self.kept = False  # whether the buffer holds the tile that is all
+        self.alone = rows <= TILE and columns <= TILE
+        threads = 1 if self.alone else BLAS.threads()
+        self.height, self.width = (
+            _grid.tile_size(size, _workers.tile_rows(size, TILE, threads))
+            for size in (rows, columns)
+        )
+        self.shape = -(-rows // self.height), -(-columns // self.width), self.symmetric
+        self.workers = min(threads, _grid.at_once(*self.shape))
+        self.kept: Array | None = None  # the tile that is all
+
+    def side_by_side(self, worker: Callable[[], Callable[[slice, slice], None]]) -> None:
+        """Have all tiles done; each of the workers has its own buffers and does some of them."""
+
+        def work(do: Callable[[slice, slice], None], _: int, row: int, column: int) -> None:
+            do(*self.place(row, column))
+
+        tiles = _grid.rounds(*self.shape)
+        with BLAS.one_thread() if self.workers > 1 else nullcontext():
+            _workers.side_by_side(
+                POOL, self.workers, tiles, self.symmetric, lambda: partial(work, worker())
+            )
 
     def tiles(self) -> Iterator[tuple[slice, slice, Array]]:
-        """The rows, the columns and the scores (their exponentials if unshifted) of every tile."""
-        rows, columns = len(self.queries), len(self.keys)
-        heights, widths = -(-rows // self.height), -(-columns // self.width)
-        for row, column in _grid.grid(heights, widths, self.symmetric):
-            down = slice(row * self.height, min((row + 1) * self.height, rows))
-            across = slice(column * self.width, min((column + 1) * self.width, columns))
-            yield down, across, self.buffer if self.kept else self.fill(down, across)
-        self.kept = heights == widths == 1
+        """The rows, the columns and the values of one tile after the other."""
+        buffer = self.new_buffer()
+        for tile in _grid.rounds(*self.shape):
+            place = self.place(*tile)
+            yield *place, self.tile(*place, buffer)
 
-    def fill(self, rows: slice, columns: slice) -> Array:
+    def place(self, row: int, column: int) -> tuple[slice, slice]:
+        """The rows and the columns of a tile; the last of either may have fewer."""
+        down, across = row * self.height, column * self.width
+        return (
+            slice(down, min(down + self.height, len(self.queries))),
+            slice(across, min(across + self.width, len(self.keys))),
+        )
+
+    def tile(self, rows: slice, columns: slice, buffer: Array) -> Array:
+        """Scores, their exponentials if unshifted; a tile that is all is kept from pass to pass."""
+        if self.kept is not None:
+            return self.kept
+        tile = self.fill(rows, columns, buffer)
+        if self.alone:
+            self.kept = tile
+        return tile
+
+    def fill(self, rows: slice, columns: slice, buffer: Array) -> Array:
         """The tile in the buffer, with its excluded pairs at -inf before exp."""
-        tile = self.buffer[: rows.stop - rows.start, : columns.stop - columns.start]
+        tile = buffer[: rows.stop - rows.start, : columns.stop - columns.start]
         similarities(self.scaled[rows], self.keys[columns], tile)
         self.exclude(tile, rows, columns)
         return tile if self.shifted else np.exp(tile, out=tile)
+
+    def new_buffer(self) -> Array:
+        """Memory for the largest tile."""
+        return np.empty((self.height, self.width), self.queries.dtype)
 
     def exclude(self, tile: Array, rows: slice, columns: slice) -> None:
         """Put -inf at the pairs of equal ids; comparing them all costs what the product does."""
@@ -133,12 +172,21 @@ def forward(
     sums = ShiftedSums if pairs.shifted else Sums
     row_sums = sums(len(pairs.queries), pairs.queries.dtype)
     column_sums = sums(len(pairs.keys), pairs.keys.dtype) if columns else None
-    for down, across, tile in pairs.tiles():
-        row_sums.add(down, tile, 1)
-        if pairs.mirrored(down, across):
-            row_sums.add(across, tile, 0)
-        if column_sums is not None:
-            column_sums.add(across, tile, 0)
+
+    def worker() -> Callable[[slice, slice], None]:
+        buffer = pairs.new_buffer()
+
+        def do(down: slice, across: slice) -> None:
+            tile = pairs.tile(down, across, buffer)
+            row_sums.add(down, tile, 1)
+            if pairs.mirrored(down, across):
+                row_sums.add(across, tile, 0)
+            if column_sums is not None:
+                column_sums.add(across, tile, 0)
+
+        return do
+
+    pairs.side_by_side(worker)
     return row_sums.found(), (None, None) if column_sums is None else column_sums.found()
 
 
@@ -155,15 +203,25 @@ def backward(
     grad_keys = np.zeros(pairs.keys.shape, pairs.keys.dtype) if by_keys else None
     if pairs.symmetric:
         grad_keys = grad_queries
-    buffer = np.empty_like(pairs.buffer)
-    for down, across, tile in pairs.tiles():
-        out = buffer[: tile.shape[0], : tile.shape[1]]
-        left = Side(row.upstream[down], row.divisor[down])
-        above = None if column is None else Side(column.upstream[across], column.divisor[across])
-        weight = weights(tile, left, above, pairs.shifted, out)
-        grad_queries[down] += weight @ pairs.keys[across]
-        if grad_keys is not None and (not pairs.symmetric or pairs.mirrored(down, across)):
-            grad_keys[across] += weight.T @ pairs.queries[down]
+
+    def worker() -> Callable[[slice, slice], None]:
+        buffer, other = pairs.new_buffer(), pairs.new_buffer()
+
+        def do(down: slice, across: slice) -> None:
+            tile = pairs.tile(down, across, other)
+            out = buffer[: tile.shape[0], : tile.shape[1]]
+            left = Side(row.upstream[down], row.divisor[down])
+            above = None
+            if column is not None:
+                above = Side(column.upstream[across], column.divisor[across])
+            weight = weights(tile, left, above, pairs.shifted, out)
+            grad_queries[down] += weight @ pairs.keys[across]
+            if grad_keys is not None and (not pairs.symmetric or pairs.mirrored(down, across)):
+                grad_keys[across] += weight.T @ pairs.queries[down]
+
+        return do
+
+    pairs.side_by_side(worker)
     factor = pairs.queries.dtype.type(_range.weight_scale(pairs.scale, pairs.shifted))
     grad_queries *= factor
     if pairs.symmetric or grad_keys is None:

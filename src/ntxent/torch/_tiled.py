@@ -10,14 +10,16 @@ two products with W.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ntxent import _grid, _range
 from ntxent._pairs import Side
+from ntxent._workers import Work, tile_rows
 from ntxent.torch._exclusion import exclusion
+from ntxent.torch._threads import most_workers, side_by_side
 from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
@@ -35,26 +37,26 @@ class Tiles:
         self.symmetric = pairs.keys is None
         self.queries, self.keys = queries, keys = pairs.queries, pairs.others
         self.scale, self.shifted = float(pairs.scale), pairs.shifted()
-        self.height = _grid.tile_size(queries.shape[0], TILE)
-        self.width = _grid.tile_size(keys.shape[0], TILE)
+        workers = most_workers(queries)
+        self.height, self.width = (
+            _grid.tile_size(len(rows), tile_rows(len(rows), TILE, workers))
+            for rows in (queries, keys)
+        )
         self.query_tiles = parts(queries, self.height)
         self.key_tiles = self.query_tiles if self.symmetric else parts(keys, self.width)
+        self.shape = len(self.query_tiles), len(self.key_tiles), self.symmetric
+        self.workers = min(workers, _grid.at_once(*self.shape))
         self.excluded = exclusion(pairs.ids, self.height, self.width)
-        self.buffer: Tensor | None = None
 
-    def grid(self) -> Iterator[tuple[int, int]]:
-        """The row and the column of every tile to compute."""
-        return _grid.grid(len(self.query_tiles), len(self.key_tiles), self.symmetric)
+    def side_by_side(self, worker: Callable[[], Work]) -> None:
+        """Have all tiles done; each of the workers has its own buffers and does some of them."""
+        side_by_side(self.workers, _grid.rounds(*self.shape), self.symmetric, worker)
 
-    def fill(self, row: int, column: int, *, fresh: bool = False) -> Tensor:
-        """The scores of a tile, their exponentials if unshifted, in new memory or the buffer."""
+    def fill(self, row: int, column: int, buffer: Tensor | None = None) -> Tensor:
+        """The scores of a tile, their exponentials if unshifted, in the buffer or new memory."""
         queries, keys = self.query_tiles[row], self.key_tiles[column]
         shape = queries.shape[0], keys.shape[0]
-        if fresh:
-            tile = queries.new_empty(shape)
-        else:
-            self.buffer = self.new_buffer() if self.buffer is None else self.buffer
-            tile = cut(self.buffer, shape)
+        tile = queries.new_empty(shape) if buffer is None else cut(buffer, shape)
         return filled_(tile, queries, keys, self.scale, self.shifted, self.excluded, row, column)
 
     def new_buffer(self) -> Tensor:
@@ -130,21 +132,29 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
     sums = ShiftedSums if tiles.shifted else Sums
     row_sums = sums(tiles.query_tiles)
     column_sums = sums(tiles.key_tiles) if pairs.columns else None
-    kept: list[Tensor] = []
     most_kept = tiles.most_kept() if keep else 0
-    for row, column in tiles.grid():
-        keeps = len(kept) < most_kept
-        values = tiles.fill(row, column, fresh=keeps)
-        if keeps:
-            kept.append(values)
-        row_sums.add(row, values, 1)
-        if tiles.mirrored(row, column):
-            row_sums.add(column, values, 0)
-        if column_sums is not None:
-            column_sums.add(column, values, 0)
+    kept: dict[int, Tensor] = {}
+
+    def worker() -> Work:
+        buffer = tiles.new_buffer()
+
+        def do(number: int, row: int, column: int) -> None:
+            keeps = number < most_kept
+            values = tiles.fill(row, column, None if keeps else buffer)
+            if keeps:
+                kept[number] = values
+            row_sums.add(row, values, 1)
+            if tiles.mirrored(row, column):
+                row_sums.add(column, values, 0)
+            if column_sums is not None:
+                column_sums.add(column, values, 0)
+
+        return do
+
+    tiles.side_by_side(worker)
     empties = tiles.excluded.empties
     columns_found = None if column_sums is None else column_sums.found(empties)
-    return row_sums.found(empties), columns_found, kept
+    return row_sums.found(empties), columns_found, [kept[number] for number in range(len(kept))]
 
 
 def backward(
@@ -164,14 +174,21 @@ def backward(
     column_sides = row_sides if tiles.symmetric else None
     if column_side is not None:
         column_sides = side_parts(prepared(column_side, scale, shifted), tiles.width)
-    buffer = tiles.new_buffer()
-    for number, (row, column) in enumerate(tiles.grid()):
-        values = kept[number] if number < len(kept) else tiles.fill(row, column)
-        above = None if column_sides is None else column_sides[column]
-        weight = weights(values, row_sides[row], above, shifted, cut(buffer, values.shape))
-        query_parts[row].addmm_(weight, tiles.key_tiles[column], alpha=factor)
-        if key_parts is not None and (not tiles.symmetric or row != column):
-            key_parts[column].addmm_(weight.T, tiles.query_tiles[row], alpha=factor)
+
+    def worker() -> Work:
+        buffer, other = tiles.new_buffer(), tiles.new_buffer()
+
+        def do(number: int, row: int, column: int) -> None:
+            values = kept[number] if number < len(kept) else tiles.fill(row, column, other)
+            above = None if column_sides is None else column_sides[column]
+            weight = weights(values, row_sides[row], above, shifted, cut(buffer, values.shape))
+            query_parts[row].addmm_(weight, tiles.key_tiles[column], alpha=factor)
+            if key_parts is not None and (not tiles.symmetric or row != column):
+                key_parts[column].addmm_(weight.T, tiles.query_tiles[row], alpha=factor)
+
+        return do
+
+    tiles.side_by_side(worker)
     return grad_queries, grad_keys
 
 

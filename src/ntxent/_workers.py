@@ -1,0 +1,186 @@
+"""Tiles side by side: whole tiles go to one worker a core, and nothing inside a tile is parallel.
+
+An operation on one tile takes some hundred microseconds. Shared among threads, each would begin
+and end with all of them waiting for the slowest, ten times a tile; and where other programs use the
+cores too, the slowest is a thread that isn't running at all. A worker that takes whole tiles waits
+for another only where both would add to the same rows.
+
+Nothing here knows a framework; a backend says what its threads must be told when they start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from queue import SimpleQueue
+
+Tile = tuple[int, int, int]  # its number, its row and its column
+Work = Callable[[int, int, int], None]
+
+LEAST = 128  # rows of a tile; in a smaller one Python's part of the time shows
+
+
+def tile_rows(rows: int, most: int, workers: int) -> int:
+    """How many rows a tile may have if each of so many workers is to find rows of its own."""
+    return min(most, max(LEAST, -(-rows // (2 * workers))))
+
+
+class Turns:
+    """Tiles, each for the next worker that is free; those that share rows go one after the other.
+
+    They go in the order in which they are listed, whoever is faster: sums come out the same.
+    """
+
+    def __init__(self, tiles: Iterable[tuple[int, int]], symmetric: bool) -> None:
+        self.tiles, self.symmetric = enumerate(tiles), symmetric
+        self.changed = threading.Condition()
+        self.taken: Counter[int] = Counter()  # by the band of rows, or of columns
+        self.done: Counter[int] = Counter()
+        self.running = 0
+        self.ended = False  # whether all tiles are taken
+        self.stopped = False
+        self.failure: BaseException | None = None
+
+    def work(self, worker: Callable[[], Work]) -> None:
+        """Do tile after tile, with buffers that are made for the first."""
+        do: Work | None = None
+        while (tile := self.take()) is not None:
+            try:
+                do = do or worker()
+                do(*tile)
+            except BaseException as failure:  # noqa: BLE001 whatever it is, the caller shall see it
+                self.failure = self.failure or failure
+                self.stop()
+                self.ended = True
+            finally:
+                self.give_back(*tile[1:])
+
+    def take(self) -> Tile | None:
+        """The next tile once its turn has come, or nothing if there is none."""
+        with self.changed:
+            found = None if self.stopped else next(self.tiles, None)
+            if found is None:
+                self.ended = self.ended or not self.stopped
+                self.changed.notify_all()
+                return None
+            number, (row, column) = found
+            self.running += 1
+            turns = {band: self.taken[band] for band in self.bands(row, column)}
+            self.taken.update(turns.keys())
+            self.changed.wait_for(
+                lambda: all(self.done[band] == turn for band, turn in turns.items())
+            )
+            return number, row, column
+
+    def give_back(self, row: int, column: int) -> None:
+        """Those that wait for the tile's rows may go on."""
+        with self.changed:
+            self.running -= 1
+            self.done.update(self.bands(row, column))
+            self.changed.notify_all()
+
+    def bands(self, row: int, column: int) -> set[int]:
+        """What the tile adds to; of two sides the columns are -1, -2, ..."""
+        return {row, column if self.symmetric else -1 - column}
+
+    def stop(self) -> None:
+        """No tile is handed out any more."""
+        self.stopped = True
+
+    def wait(self) -> None:
+        """Until all tiles are done; what failed in a worker is raised here."""
+        try:
+            with self.changed:
+                self.changed.wait_for(lambda: self.ended and not self.running)
+            if self.failure is not None:
+                raise self.failure
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            self.failure = None  # its traceback holds this frame
+
+
+class Pool:
+    """Threads that wait for work, started when they are first needed; each calls `prepare` once.
+
+    They are daemons, as a program that ends shall not wait for them, but none of them is at work
+    when it ends: Python stops a thread wherever it is, and C++ takes that for a crash. A forked
+    process has none of its parent's threads, so its pool begins anew.
+    """
+
+    def __init__(self, prepare: Callable[[], object]) -> None:
+        self.prepare = prepare
+        self.begin()
+        atexit.register(self.close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        """No thread yet."""
+        self.changed = threading.Condition()
+        self.threads = self.busy = 0
+        self.closed = False
+        self.waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.passes: set[Turns] = set()
+
+    def close(self) -> None:
+        """At exit: the tiles that are being done are the last, and who waits for more waits on."""
+        with self.changed:
+            self.closed = True
+            for turns in self.passes:
+                turns.stop()
+            self.changed.wait_for(lambda: not self.busy, timeout=10.0)
+
+    def run(self, turns: Turns, worker: Callable[[], Work], workers: int) -> None:
+        """Let so many threads do the tiles, at once or when they are free."""
+        with self.changed:
+            self.passes.add(turns)
+            while self.threads < workers:
+                threading.Thread(target=self.serve, name="ntxent worker", daemon=True).start()
+                self.threads += 1
+                self.busy += 1
+        for _ in range(workers):
+            self.waiting.put(partial(turns.work, worker))
+        try:
+            turns.wait()
+        finally:
+            with self.changed:
+                self.passes.discard(turns)
+
+    def serve(self) -> None:
+        """What a thread does."""
+        self.prepare()
+        waiting = self.waiting
+        while True:
+            self.count(-1)
+            work = waiting.get()
+            self.count(1)
+            work()
+            del work  # and the buffers with it, before the next is waited for
+
+    def count(self, more: int) -> None:
+        """How many threads aren't waiting for work."""
+        with self.changed:
+            self.busy += more
+            self.changed.notify_all()
+
+
+def side_by_side(
+    pool: Pool,
+    workers: int,
+    tiles: Iterable[tuple[int, int]],
+    symmetric: bool,
+    worker: Callable[[], Work],
+) -> None:
+    """Do all tiles; `worker` makes what does one, with buffers that no other worker has."""
+    if workers > 1 and not pool.closed:
+        pool.run(Turns(tiles, symmetric), worker, workers)
+        return
+    do = worker()
+    for number, (row, column) in enumerate(tiles):
+        do(number, row, column)

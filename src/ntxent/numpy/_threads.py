@@ -1,0 +1,71 @@
+"""The threads that NumPy's products have: as many as was asked for, or one inside a tile."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from ntxent._workers import Pool
+
+
+class Blas:
+    """The library behind `matmul`, whose number of threads is one setting for the whole process."""
+
+    def __init__(self) -> None:
+        self.begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.restore)
+
+    def begin(self) -> None:
+        """Nobody asks for one thread."""
+        self.lock = threading.Lock()
+        self.users = self.asked = 0
+        self.limit: Any = None
+
+    @cached_property
+    def libraries(self) -> Any:
+        """Found once: it takes longer than a small batch."""
+        return ThreadpoolController().select(user_api="blas")
+
+    def threads(self) -> int:
+        """As many as the user asked for, or as there are cores if NumPy's library can't say."""
+        with self.lock:
+            return self.asked if self.users else self.current()
+
+    def current(self) -> int:
+        """As many as there are now."""
+        found = [library.num_threads for library in self.libraries.lib_controllers]
+        return max(found, default=os.cpu_count() or 1)
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """One for as long as anybody is here, then as many as before the first came."""
+        with self.lock:
+            if not self.users:
+                self.asked = self.current()
+                self.limit = self.libraries.limit(limits=1)
+            self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if not self.users:
+                    self.limit.restore_original_limits()
+
+    def restore(self) -> None:
+        """In a forked process, which has none of the threads that asked."""
+        if self.users:
+            self.limit.restore_original_limits()
+        self.begin()
+
+
+BLAS = Blas()
+POOL = Pool(lambda: np.seterr(all="ignore"))  # as around the loss: the setting is a thread's own

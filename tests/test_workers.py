@@ -1,0 +1,311 @@
+"""Tiles side by side: the same sums whoever is faster, and nothing left of it after a call."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ntxent import _grid, _workers
+
+SHAPES = [(1, 1, True), (2, 2, True), (5, 5, True), (8, 8, True), (3, 7, False), (6, 2, False)]
+
+
+@pytest.mark.parametrize(("rows", "columns", "symmetric"), SHAPES)
+def test_rounds_are_all_tiles_and_share_nothing(rows: int, columns: int, symmetric: bool) -> None:
+    tiles = list(_grid.rounds(rows, columns, symmetric))
+    assert sorted(tiles) == list(_grid.grid(rows, columns, symmetric))
+    longer = max(rows, columns)
+    rounds = defaultdict(list)
+    for row, column in tiles:
+        rounds[(row + column) % longer].append((row, column))
+    for round_ in rounds.values():
+        bands = [band for tile in round_ for band in (set(tile) if symmetric else tile[:1])]
+        assert len(bands) == len(set(bands))
+        assert symmetric or len({column for _, column in round_}) == len(round_)
+    assert max(map(len, rounds.values())) == _grid.at_once(rows, columns, symmetric)
+
+
+@pytest.fixture(scope="module")
+def pool() -> _workers.Pool:
+    return _workers.Pool(lambda: None)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize(("rows", "columns", "symmetric"), SHAPES)
+def test_a_band_is_added_to_in_order_and_by_one_at_a_time(
+    rows: int, columns: int, symmetric: bool, workers: int, pool: Any
+) -> None:
+    chance = random.Random(0)
+    added: dict[Any, list[int]] = defaultdict(list)
+    held: dict[Any, threading.Lock] = defaultdict(threading.Lock)
+    makers = []
+
+    def worker() -> _workers.Work:
+        makers.append(threading.current_thread())
+
+        def do(number: int, row: int, column: int) -> None:
+            bands = {row, column} if symmetric else {("row", row), ("column", column)}
+            for band in bands:
+                assert held[band].acquire(blocking=False)
+                added[band].append(number)
+            time.sleep(chance.random() / 500)
+            for band in bands:
+                held[band].release()
+
+        return do
+
+    tiles = list(_grid.rounds(rows, columns, symmetric))
+    _workers.side_by_side(pool, workers, tiles, symmetric, worker)
+    assert all(numbers == sorted(numbers) for numbers in added.values())
+    assert {number for numbers in added.values() for number in numbers} == set(range(len(tiles)))
+    assert len(set(makers)) == len(makers) <= workers  # buffers are made once a thread
+
+
+def test_a_failure_in_a_worker_is_the_callers(pool: Any) -> None:
+    def worker() -> _workers.Work:
+        def do(number: int, row: int, column: int) -> None:
+            if number == 3:
+                msg = "tile 3"
+                raise ZeroDivisionError(msg)
+
+        return do
+
+    tiles = list(_grid.rounds(8, 8, True))
+    for _ in range(3):  # and the pool serves on
+        with pytest.raises(ZeroDivisionError, match="tile 3"):
+            _workers.side_by_side(pool, 2, tiles, True, worker)
+    done: list[int] = []
+    work = lambda number, row, column: done.append(number)  # noqa: E731
+    _workers.side_by_side(pool, 2, tiles, True, lambda: work)
+    assert sorted(done) == list(range(len(tiles)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "workers", "expected"), [(8192, 2, 512), (1024, 2, 256), (600, 2, 150), (600, 64, 128)]
+)
+def test_tiles_are_as_small_as_workers_need_them(rows: int, workers: int, expected: int) -> None:
+    assert _workers.tile_rows(rows, 512, workers) == expected
+
+
+N = 700  # images: 1400 rows, several tiles
+
+
+def batch(dtype: str = "float32") -> Any:
+    return np.random.default_rng(0).standard_normal((2, N, 16)).astype(dtype)
+
+
+def torch_step(z: Any, **options: Any) -> Any:
+    import torch
+
+    from ntxent.torch import nt_xent
+
+    views = [torch.from_numpy(view.copy()).requires_grad_() for view in z]
+    loss = nt_xent(*views, **options)
+    loss.backward()
+    return [loss.detach().numpy(), *(view.grad.numpy() for view in views)]
+
+
+def numpy_step(z: Any, **options: Any) -> Any:
+    from ntxent.numpy import nt_xent, value_and_grad
+
+    loss, grads = value_and_grad(lambda *views: nt_xent(*views, **options))(*z)
+    return [loss, *grads]
+
+
+def torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def numpy_threads() -> list[int]:
+    from threadpoolctl import threadpool_info
+
+    return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+
+STEPS = {"torch": (torch_step, torch_threads), "numpy": (numpy_step, numpy_threads)}
+only_tiles = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.only(name)) for name in STEPS]
+)
+
+
+@pytest.fixture
+def asked(request: pytest.FixtureRequest, name: str) -> Any:
+    """So many threads, as a user asks for them."""
+    count = getattr(request, "param", 2)
+    if name == "torch":
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        yield count
+        torch.set_num_threads(before)
+    else:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(count, "blas"):
+            yield count
+
+
+@only_tiles
+@pytest.mark.parametrize("asked", [1, 2, 4], indirect=True)
+@pytest.mark.parametrize("temperature", [0.5, 0.01])  # 0.01: below a running maximum
+def test_any_number_of_workers_gives_the_same_loss(
+    name: str, asked: int, temperature: float
+) -> None:
+    step, _ = STEPS[name]
+    z = batch("float64")
+    found = step(z, temperature=temperature)
+    again = step(z, temperature=temperature)
+    expected = step(z, temperature=temperature, implementation="dense")
+    for x, y, right in zip(found, again, expected, strict=True):
+        np.testing.assert_array_equal(x, y)  # the same bits
+        np.testing.assert_allclose(x, right, rtol=1e-9, atol=1e-14)
+
+
+@only_tiles
+@pytest.mark.parametrize("asked", [2], indirect=True)
+def test_settings_of_threads_are_the_same_after_a_call(name: str, asked: int) -> None:
+    step, threads = STEPS[name]
+    before, others = threads(), []
+    step(batch())
+    assert threads() == before
+    fresh = threading.Thread(target=lambda: others.append(threads()))  # born later: the default
+    fresh.start()
+    fresh.join()
+    assert others == [before]
+
+
+@only_tiles
+@pytest.mark.parametrize("asked", [2], indirect=True)
+def test_settings_are_the_same_after_a_failure(name: str, asked: int, monkeypatch: Any) -> None:
+    step, threads = STEPS[name]
+    before = threads()
+    tiled = sys.modules[f"ntxent.{name}._tiled"]
+    right = step(batch())
+    with monkeypatch.context() as patch:
+        patch.setattr(tiled, "weights", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            step(batch())
+    assert threads() == before
+    for x, y in zip(step(batch()), right, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@only_tiles
+@pytest.mark.parametrize("asked", [2], indirect=True)
+def test_several_threads_at_once(name: str, asked: int) -> None:
+    step, threads = STEPS[name]
+    before, right = threads(), step(batch())
+    found: list[Any] = []
+    callers = [threading.Thread(target=lambda: found.append(step(batch()))) for _ in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(found) == 5
+    for one in found:
+        for x, y in zip(one, right, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert threads() == before
+
+
+PROGRAM = """
+import os
+{first}
+import sys, threading, time, numpy as np
+sys.path.insert(0, "tests")
+from ntxent import _grid, _workers
+from test_workers import STEPS, batch
+step, threads = STEPS[{name!r}]
+from ntxent.{name}._threads import POOL
+{then}
+"""
+
+
+def run(name: str, then: str, first: str = "") -> str:
+    """What a program of its own prints; it ends well, and says nothing beside."""
+    source = PROGRAM.format(name=name, first=first, then=then)
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@only_tiles
+def test_a_forked_process_has_a_pool_of_its_own(name: str) -> None:
+    """The child has none of its parent's threads, and would wait for them for ever.
+
+    PyTorch's own operations do so in a child that shares them among threads, so a data loader gives
+    its workers one.
+    """
+    program = """
+right = step(batch())
+child = os.fork()
+if child == 0:
+    if "torch" in sys.modules:
+        import torch
+        torch.set_num_threads(1)
+    same = all(np.allclose(x, y, 1e-5, 1e-9) for x, y in zip(step(batch()), right))
+    done = []
+    work = lambda number, row, column: done.append(number)
+    _workers.side_by_side(POOL, 2, _grid.rounds(8, 8, True), True, lambda: work)
+    os._exit(0 if same and len(done) == 36 else 1)
+print(os.waitpid(child, 0)[1], flush=True)
+"""
+    assert run(name, program) == "0\n"
+
+
+@only_tiles
+def test_a_program_ends_while_a_daemon_is_at_work(name: str) -> None:
+    """It waits for a tile at most, not for the step."""
+    program = """
+z = np.random.default_rng(0).standard_normal((2, 20000, 16)).astype("float32")
+threading.Thread(target=step, args=(z,), daemon=True).start()
+while not POOL.passes:
+    time.sleep(0.001)
+time.sleep(0.01)
+print("end", flush=True)
+"""
+    assert run(name, program) == "end\n"
+
+
+@only_tiles
+def test_at_exit(name: str) -> None:
+    """No thread can be started any more in newer Pythons; those that are there serve."""
+    program = """
+import atexit
+step(batch())
+atexit.register(lambda: print(float(step(batch())[0]) > 0, flush=True))
+"""
+    assert run(name, program) == "True\n"
+
+
+@only_tiles
+def test_with_one_core(name: str) -> None:
+    first = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    then = "print(float(step(batch())[0]) > 0, threads() in (1, [1]), flush=True)"
+    assert run(name, then, first) == "True True\n"
+
+
+@pytest.mark.only("torch")
+def test_in_inference_mode() -> None:
+    import torch
+
+    from ntxent.torch import nt_xent
+
+    views = [torch.from_numpy(view) for view in batch()]
+    right = nt_xent(*views)
+    with torch.inference_mode():
+        assert torch.equal(nt_xent(*views), right)
+        rows = nt_xent(*(view.clone() for view in views), reduction="none")
+    torch.testing.assert_close(rows.mean(), right)
