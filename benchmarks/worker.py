@@ -34,7 +34,7 @@ def main() -> None:
     setting = Setting(**request["setting"])
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))[: setting.threads]
-        bind(cores, apart=setting.library == "numpy")
+        bind(cores, apart=request["form"] == "ceilings" and setting.library == "numpy")
     if request["form"] == "ceilings":
         worker: Any = Ceilings(setting)
         answer: dict[str, Any] = {}
@@ -51,7 +51,8 @@ def bind(cores: list[int], apart: bool) -> None:
     """Keep to the cores, as XLA takes all that it may; `apart`, each thread to one of its own.
 
     OpenBLAS' threads spin while they wait for each other. The system may wake two on one core, and
-    leaves them there for seconds: every product then waits for the scheduler, 8 ms for 0.4.
+    leaves them there for seconds: every product then waits for the scheduler, 8 ms for 0.4. What a
+    machine can do at best isn't that; forms run as the system lets them.
     """
     os.sched_setaffinity(0, cores)
     if apart:
