@@ -105,6 +105,9 @@ class Ops(_checks.ArrayKind, Protocol):
     def half(self, x: Array, index: int) -> Array:
         """The first or the second half of a vector."""
 
+    def or_one(self, count: Array) -> Array:
+        """The number, 1 in place of 0: what a sum over so many is divided by."""
+
     def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
         """The mean, the sum, or for "none" the rows themselves, in a dtype."""
 

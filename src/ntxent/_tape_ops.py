@@ -155,7 +155,7 @@ class TapeOps(TapeRows):
             return self.cast(self.class_sums(share, groups, across) - share, dtype), None, None
 
         dtype, groups = rows.dtype, classes.groups
-        divisor = self.column(self.xp.where(classes.others == 0, 1.0, classes.others))
+        divisor = self.column(self.or_one(classes.others))
         wide = self.cast(rows, self.xp.float64)
         means = self.cast((self.class_sums(wide, groups, across) - wide) / divisor, dtype)
         return means, (groups, divisor), pullback
@@ -242,6 +242,10 @@ class TapeOps(TapeRows):
 
     def spread(self, x: Any, size: int, device: Any) -> Array:
         """A number or a 0-d array as a vector."""
+        raise NotImplementedError
+
+    def or_one(self, count: Array) -> Array:
+        """The number, 1 in place of 0."""
         raise NotImplementedError
 
     def repeat(self, ids: Array, times: int) -> Array:

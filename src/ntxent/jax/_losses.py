@@ -163,7 +163,8 @@ def sup_con(
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and a few tiles of at most 1024 x 1024; "dense" holds a few n^2
         matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
@@ -188,8 +189,12 @@ def sup_con(
         integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
-        finite, an unknown choice, and labels of which no two are equal. Under `jit`, where labels
-        are unknown when it is traced, the last gives NaN instead.
+        finite, and an unknown choice. Under `jit` when it is traced.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal, unless they are traced.
 
     Notes
     -----

@@ -149,6 +149,9 @@ class JaxOps:
     def half(self, x: Array, index: int) -> Array:
         return jnp.split(x, 2)[index]
 
+    def or_one(self, count: Array) -> Array:
+        return jnp.where(count == 0, 1, count)
+
     def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
         if reduction == "none":
             return rows.astype(dtype)

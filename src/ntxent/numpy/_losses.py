@@ -130,7 +130,8 @@ def sup_con(
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and two tiles of at most 512 x 512; "dense" holds a few n^2
         matrices. By default "tiled".
@@ -148,7 +149,12 @@ def sup_con(
         aren't integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't
-        positive and finite, an unknown choice, and labels of which no two are equal.
+        positive and finite, and an unknown choice.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal.
 
     Notes
     -----

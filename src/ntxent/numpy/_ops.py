@@ -75,6 +75,9 @@ class NumpyOps(TapeOps):
     def logsumexp(self, scores: Array) -> Array:
         return logsumexp(scores, 1)
 
+    def or_one(self, count: Array) -> Array:
+        return np.where(count == 0, 1.0, count)
+
     def one_id(self, rows: Array, value: int) -> Array:
         return np.full(len(rows), value)
 

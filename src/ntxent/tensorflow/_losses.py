@@ -166,7 +166,8 @@ def sup_con(
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and tiles as in `nt_xent`; "dense" holds a few n^2 matrices. By default
         "tiled".
@@ -189,10 +190,14 @@ def sup_con(
         integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
-        finite, an unknown choice, and labels of which no two are equal. In a graph, where labels
-        are unknown when it is traced, the last gives NaN instead.
+        finite, and an unknown choice. In a `tf.function` when it is traced.
     RuntimeError
         For `cross_replica=True` outside of `strategy.run`.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal, when run eagerly.
 
     Notes
     -----

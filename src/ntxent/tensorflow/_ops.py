@@ -150,6 +150,9 @@ class TensorflowOps:
         found = tf.reduce_logsumexp(tf.stack((tf.where(nothing, tf.zeros_like(a), a), b)), 0)
         return tf.where(nothing, none, found)
 
+    def or_one(self, count: Tensor) -> Tensor:
+        return tf.where(tf.equal(count, 0), tf.ones_like(count), count)
+
     def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
         if reduction != "none":
             rows = tf.reduce_mean(rows) if reduction == "mean" else tf.reduce_sum(rows)
