@@ -51,13 +51,13 @@ FAILURES: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "tau string": (
         lambda f, a: f(a(Z), a(Z), temperature="0.1"),
         TypeError,
-        "a number or a 0-d.*str",
+        "a number or a {array} of one element; got str",
     ),
     "tau bool": (lambda f, a: f(a(Z), a(Z), temperature=True), TypeError, "a number.*bool True"),
     "tau 1-d": (
         lambda f, a: f(a(Z), a(Z), temperature=a(Z[0])),
         ValueError,
-        r"0-d; got shape \(3,\)",
+        r"of shape \(\) or \(1,\); got shape \(3,\)",
     ),
     "tau int array": (
         lambda f, a: f(a(Z), a(Z), temperature=a(np.array(1))),

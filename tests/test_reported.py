@@ -33,6 +33,38 @@ def compilers(backend: Any) -> list[Callable[..., Any]]:
     return []
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("name", ["nt_xent", "sup_con", "info_nce"])
+def test_a_temperature_of_one_element_has_a_gradient_of_its_shape(
+    backend: Any, implementation: str, name: str, dtype: str
+) -> None:
+    """As good as a 0-d one, and so are the gradients of the rows."""
+    z1, z2 = (backend.from_numpy(x, dtype) for x in (ROWS, ROWS[::-1].copy()))
+    labels = backend.from_numpy(np.arange(7) % 3)
+
+    def loss(z1: Any, temperature: Any) -> Any:
+        second = labels if name == "sup_con" else z2
+        options = {"temperature": temperature, "implementation": implementation}
+        return getattr(backend.module, name)(z1, second, **options)
+
+    (value, grads), (expected, expected_grads) = (
+        backend.value_and_grad(loss, [z1, backend.from_numpy(np.full(shape, 0.3), dtype)])
+        for shape in ((1,), ())
+    )
+    assert grads[1].shape == (1,)
+    assert value == expected
+    for got, want in zip(grads, expected_grads, strict=True):
+        assert np.array_equal(got.ravel(), want.ravel())
+    if dtype == "float64":
+        small = 1e-6
+        above, below = (
+            backend.value(loss, z1, backend.from_numpy(np.full((1,), 0.3 + step)))
+            for step in (small, -small)
+        )
+        error = relative_error(grads[1][0], (above - below) / (2 * small))
+        assert_within(error, 1e-8, "gradient")
+
+
 # A batch of `sup_con` in which no row has a positive
 
 

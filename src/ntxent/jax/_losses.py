@@ -32,7 +32,7 @@ def nt_xent(
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
         all of one shape and dtype, traced or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
-    temperature : float or 0-d Array, default 0.1
+    temperature : float or Array of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     ids : Array of integers, shape (N,), optional
@@ -156,7 +156,7 @@ def sup_con(
         everything and a zero gradient.
     labels : Array of integers, shape (n,)
         Any integers, compared as integers.
-    temperature : float or 0-d Array, default 0.1
+    temperature : float or Array of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     normalize : bool, default True

@@ -30,7 +30,7 @@ def nt_xent(
         Two or more views; row i of each comes from image i. float64, float32 or float16, all of one
         shape and dtype, contiguous or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
-    temperature : float or 0-d ndarray, default 0.1
+    temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     ids : ndarray of integers, shape (N,), optional
@@ -123,7 +123,7 @@ def sup_con(
         everything and a zero gradient.
     labels : ndarray of integers, shape (n,)
         Any integers, compared as integers.
-    temperature : float or 0-d ndarray, default 0.1
+    temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     normalize : bool, default True
@@ -212,7 +212,7 @@ def info_nce(
     negatives : ndarray, shape (K, d) or (N, M, d), optional
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
-    temperature : float or 0-d ndarray, default 0.1
+    temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     ids : ndarray of integers, shape (N,) or (N + K,), optional

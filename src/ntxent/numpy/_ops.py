@@ -86,8 +86,9 @@ class NumpyOps(TapeOps):
         return np.full(size, x)
 
     def number(self, temperature: Any) -> float:
-        """The value of a 0-d array, for the check of its range."""
-        return float(untraced(temperature))
+        """The value of an array of one element, for the check of its range."""
+        found: float = untraced(temperature).item()
+        return found
 
     def known(self, ids: Array) -> list[int]:
         found: list[int] = ids.tolist()

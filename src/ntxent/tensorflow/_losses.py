@@ -37,7 +37,7 @@ def nt_xent(
         all of one shape and dtype, eager or symbolic; N and d may be unknown. Variables may be
         TensorFlow's or Keras'. Rows may have any length: they are normalised inside, and a zero row
         has similarity 0 to everything and a zero gradient.
-    temperature : float, or 0-d Tensor or Variable, default 0.1
+    temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,), optional
@@ -160,7 +160,7 @@ def sup_con(
         everything and a zero gradient.
     labels : Tensor of integers, shape (n,)
         Any integers, compared as integers.
-    temperature : float or 0-d Tensor or Variable, default 0.1
+    temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, as in `nt_xent`.
     normalize : bool, default True
         False takes the dot products of the rows as they are.

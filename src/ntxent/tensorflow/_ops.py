@@ -79,7 +79,7 @@ class TensorflowOps:
     def inverse(self, temperature: Any, like: Tensor) -> Any:
         if is_number(temperature):
             return 1 / float(temperature)
-        wide = tf.cast(temperature, like.dtype)
+        wide = tf.reshape(tf.cast(temperature, like.dtype), ())
         # The value may be unknown yet: NaN says what a check can't.
         proper = (wide > 0) & (wide < math.inf)
         return tf.where(proper, tf.ones_like(wide), constant(math.nan, wide)) / wide

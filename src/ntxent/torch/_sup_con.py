@@ -36,7 +36,7 @@ def sup_con(
         everything and a zero gradient.
     labels : Tensor of integers, shape (n,)
         Any integers of int8 to int64 and uint8, compared as integers.
-    temperature : float or 0-d Tensor, default 0.1
+    temperature : float or Tensor of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     normalize : bool, default True
