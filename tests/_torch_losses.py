@@ -17,6 +17,20 @@ LOSSES = (
 )
 
 
+IMPLEMENTATIONS = ("dense", "tiled", "tiles of 4", "tiles of 4, kept")
+
+
+def chosen(name: str, monkeypatch: Any) -> str:
+    """The `implementation` to ask for, with tiles that the batches here have several of."""
+    from ntxent.torch import _tiled
+
+    if not name.startswith("tiles"):
+        return name
+    monkeypatch.setattr(_tiled, "TILE", 4)
+    monkeypatch.setattr(_tiled, "KEEP_BYTES", 2 * 4 * 4 * 8 if name.endswith("kept") else 0)
+    return "tiled"
+
+
 def given(torch: Any, name: str, dtype: str = "float64") -> dict[str, Any]:
     """Fresh inputs of a loss by their names, all floats as leaves."""
     rng = torch.Generator().manual_seed(len(name))
@@ -65,3 +79,10 @@ def change(torch: Any, *tensors: Any) -> None:
     with torch.no_grad():
         for x in tensors:
             x.zero_()
+
+
+def in_inference_mode(torch: Any, inputs: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The same inputs, those of these names made in inference mode."""
+    with torch.inference_mode():
+        made = {key: inputs[key].detach().clone() for key in names}
+    return {key: made.get(key, x) for key, x in inputs.items()}

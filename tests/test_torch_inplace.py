@@ -1,4 +1,4 @@
-"""Inputs that are changed between the loss and its backward pass, and inputs of inference mode.
+"""Inputs that are changed between the loss and its backward pass.
 
 A queue is pushed to right after the loss, prototypes are renormalised. The gradient is that of the
 values which the loss was given, and no second derivative is ever one of other values.
@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from _torch_losses import LOSSES, change, given, leaves_of, loss_of
+from _torch_losses import (
+    IMPLEMENTATIONS,
+    LOSSES,
+    change,
+    chosen,
+    given,
+    in_inference_mode,
+    leaves_of,
+    loss_of,
+)
+from _world import world
 
 pytestmark = pytest.mark.only("torch")
 
@@ -27,16 +37,9 @@ def torch() -> Any:
     return torch
 
 
-@pytest.fixture(params=["dense", "tiled", "tiles of 4", "tiles of 4, kept"])
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request: Any, monkeypatch: Any) -> str:
-    from ntxent.torch import _tiled
-
-    if request.param.startswith("tiles"):
-        monkeypatch.setattr(_tiled, "TILE", 4)
-        kept = 2 * 4 * 4 * 8 if request.param.endswith("kept") else 0
-        monkeypatch.setattr(_tiled, "KEEP_BYTES", kept)
-        return "tiled"
-    return str(request.param)
+    return chosen(request.param, monkeypatch)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -189,83 +192,6 @@ def test_checkpointed_losses_are_served(torch: Any, implementation: str, reentra
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def in_inference_mode(torch: Any, inputs: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The same inputs, those of these names made in inference mode."""
-    with torch.inference_mode():
-        made = {key: inputs[key].detach().clone() for key in names}
-    return {key: made.get(key, x) for key, x in inputs.items()}
-
-
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("name", LOSSES)
-def test_inputs_of_inference_mode_are_constants(
-    torch: Any, implementation: str, name: str, reduction: str
-) -> None:
-    """Each alone, and all but one: the gradients of the others are what they were."""
-    options = {"implementation": implementation, "reduction": reduction}
-    inputs = given(torch, name)
-    leaves = leaves_of(inputs)
-    everything = dict(
-        zip(
-            map(id, leaves),
-            torch.autograd.grad(loss_of(name, inputs, **options).sum(), leaves),
-            strict=True,
-        )
-    )
-    alone = [[key] for key in inputs]
-    for names in (*alone, list(inputs)[1:], list(inputs)[:-1]):
-        mixed = in_inference_mode(torch, inputs, names)
-        left = leaves_of(mixed)
-        if not left:
-            continue
-        found = torch.autograd.grad(loss_of(name, mixed, **options).sum(), left)
-        for x, grad in zip(left, found, strict=True):
-            torch.testing.assert_close(grad, everything[id(x)], rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_second_derivative_beside_inference_mode(
-    torch: Any, implementation: str, name: str
-) -> None:
-    """Autograd can't save the input, and nobody could see it change; "dense" needs it no more."""
-
-    def second(inputs: dict[str, Any]) -> Any:
-        loss = loss_of(name, inputs, implementation=implementation)
-        (first,) = torch.autograd.grad(loss, inputs["z1"], create_graph=True)
-        return torch.autograd.grad(first.square().sum(), inputs["z1"])[0]
-
-    inputs = given(torch, name)
-    expected = second(inputs)
-    for key, x in inputs.items():
-        mixed = in_inference_mode(torch, inputs, [key])
-        if key == "z1":
-            continue
-        if implementation == "tiled" and x.is_floating_point():
-            with pytest.raises(RuntimeError, match=r"inference_mode.*no_grad.*\"dense\""):
-                second(mixed)
-        else:
-            torch.testing.assert_close(second(mixed), expected, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_inference_mode_under_functional_transforms(
-    torch: Any, implementation: str, name: str
-) -> None:
-    inputs = given(torch, name)
-    (expected,) = torch.autograd.grad(loss_of(name, inputs), inputs["z1"])
-    mixed = in_inference_mode(torch, inputs, list(inputs)[1:])
-
-    def loss(z1: Any) -> Any:
-        return loss_of(name, {**mixed, "z1": z1}, implementation=implementation)
-
-    z1 = inputs["z1"].detach()
-    torch.testing.assert_close(torch.func.grad(loss)(z1), expected, rtol=1e-12, atol=1e-14)
-    (batched,) = torch.func.vmap(torch.func.grad(loss))(z1[None])
-    torch.testing.assert_close(batched, expected, rtol=1e-12, atol=1e-14)
-    _, slope = torch.func.jvp(loss, (z1,), (z1,))
-    torch.testing.assert_close(slope, (expected * z1).sum(), rtol=1e-11, atol=1e-13)
-
-
 @pytest.mark.parametrize("how", ["backward", "create_graph", "never"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_nothing_is_held_once_it_is_over(
@@ -298,3 +224,30 @@ def test_nothing_is_held_once_it_is_over(
         assert [x() for x in held] == [None] * 3
     finally:
         gc.enable()
+
+
+def unlike_in_a_group(rank: int) -> list[Any]:
+    """Losses of a group whose gradients differ after changes, or with inputs of inference mode."""
+    import torch
+
+    found = []
+    for name in LOSSES:
+        for implementation, exchange in (("tiled", "gather"), ("tiled", "ring"), ("dense", None)):
+            options = {"implementation": implementation, "exchange": exchange, "group": True}
+            grads = []
+            for how in ("as they are", "changed", "inference mode"):
+                inputs = given(torch, name)
+                if how == "inference mode":
+                    inputs = in_inference_mode(torch, inputs, list(inputs)[1:])
+                loss = loss_of(name, inputs, **options)
+                if how == "changed":
+                    change(torch, *inputs.values())
+                grads.append(torch.autograd.grad(loss, inputs["z1"])[0])
+            if not all(torch.equal(grads[0], grad) and grad.any() for grad in grads):
+                found.append((name, implementation, exchange))
+    return found
+
+
+def test_in_a_group_of_processes_too() -> None:
+    """Where the backward pass has the loss's work still to do: an upstream of every process."""
+    assert world(2, unlike_in_a_group) == [[], []]

@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.only("torch")
 
 try:
-    import across_torch as work
+    import sharded_torch as work
     from _world import world
 except ImportError:  # and then there is no test of this file either
     SHARDED: tuple[str, ...] = ()
