@@ -245,10 +245,15 @@ def test_what_group_and_exchange_may_be() -> None:
     from ntxent.torch import NTXentLoss, nt_xent
 
     views = work.rows(0, 3)
-    with pytest.raises(RuntimeError, match="init_process_group"):
+    guard = r"init_process_group.*passes group=torch\.distributed\.is_initialized\(\)\."
+    with pytest.raises(RuntimeError, match=guard):
         nt_xent(*views, group=True)
-    with pytest.raises(RuntimeError, match="init_process_group"):
+    with pytest.raises(RuntimeError, match=guard):
         NTXentLoss(group=True)(*views)
+    alone = torch.distributed.is_initialized()
+    assert alone is False
+    assert torch.equal(nt_xent(*views, group=alone), nt_xent(*views))
+    assert torch.equal(NTXentLoss(group=alone)(*views), nt_xent(*views))
     with pytest.raises(ValueError, match="needs a group"):
         nt_xent(*views, exchange="ring")
     with pytest.raises(ValueError, match='must be one of "gather", "ring"'):
