@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _torch_losses import IMPLEMENTATIONS, chosen
+
 pytestmark = pytest.mark.only("torch")
 
 
@@ -19,16 +21,9 @@ def torch() -> Any:
     return torch
 
 
-@pytest.fixture(params=["dense", "tiled", "tiles of 4", "tiles of 4, kept"])
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request: Any, monkeypatch: Any) -> str:
-    from ntxent.torch import _tiled
-
-    if request.param.startswith("tiles"):
-        monkeypatch.setattr(_tiled, "TILE", 4)
-        kept = 2 * 4 * 4 * 8 if request.param.endswith("kept") else 0
-        monkeypatch.setattr(_tiled, "KEEP_BYTES", kept)
-        return "tiled"
-    return str(request.param)
+    return chosen(request.param, monkeypatch)
 
 
 def views_of(torch: Any, count: int, images: int = 5, dim: int = 3) -> list[Any]:

@@ -79,7 +79,7 @@ class TensorflowOps:
     def inverse(self, temperature: Any, like: Tensor) -> Any:
         if is_number(temperature):
             return 1 / float(temperature)
-        wide = tf.cast(temperature, like.dtype)
+        wide = tf.reshape(tf.cast(temperature, like.dtype), ())
         # The value may be unknown yet: NaN says what a check can't.
         proper = (wide > 0) & (wide < math.inf)
         return tf.where(proper, tf.ones_like(wide), constant(math.nan, wide)) / wide
@@ -149,6 +149,9 @@ class TensorflowOps:
         nothing = (a == none) & (b == none)  # then -inf, without a derivative, which would be NaN
         found = tf.reduce_logsumexp(tf.stack((tf.where(nothing, tf.zeros_like(a), a), b)), 0)
         return tf.where(nothing, none, found)
+
+    def or_one(self, count: Tensor) -> Tensor:
+        return tf.where(tf.equal(count, 0), tf.ones_like(count), count)
 
     def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
         if reduction != "none":

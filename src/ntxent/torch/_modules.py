@@ -2,61 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ntxent import _checks
 from ntxent._spec import TEMPERATURE
 from ntxent.torch._info_nce import info_nce
+from ntxent.torch._loss_module import Loss
 from ntxent.torch._nt_xent import nt_xent
-from ntxent.torch._ops import OPS
 from ntxent.torch._sup_con import sup_con
-
-
-class Loss(torch.nn.Module):
-    """What the modules share: a temperature, fixed or learned, and the options of the function."""
-
-    log_temperature: torch.nn.Parameter | None
-
-    def __init__(
-        self, temperature: float, learn_temperature: bool, options: dict[str, Any]
-    ) -> None:
-        super().__init__()
-        _checks.check_number(temperature)
-        denominator = options.get("denominator", "all")
-        _checks.check_choices(OPS, denominator, options["reduction"], options["implementation"])
-        _checks.check_exchange(options["exchange"])
-        self.fixed_temperature = float(temperature)
-        start = torch.tensor(math.log(self.fixed_temperature))
-        self.log_temperature = torch.nn.Parameter(start) if learn_temperature else None
-        self.options = options
-
-    @property
-    def temperature(self) -> float | Tensor:
-        """The temperature in use, a 0-d tensor if it is learned."""
-        if self.log_temperature is None:
-            return self.fixed_temperature
-        return self.log_temperature.exp()
-
-    def extra_repr(self) -> str:
-        """What differs between two of these modules, for `repr`.
-
-        Returns
-        -------
-        str
-            The temperature and the options of the formula.
-        """
-        temperature = self.temperature
-        shown = f"{temperature:.4g}"
-        if isinstance(temperature, Tensor):
-            shown = f"{temperature.item():.4g} (learned)"
-        unsaid = ("implementation", "group", "exchange")
-        given = {name: x for name, x in self.options.items() if name not in unsaid}
-        return ", ".join([f"temperature={shown}", *(f"{name}={x!r}" for name, x in given.items())])
 
 
 class NTXentLoss(Loss):
@@ -67,8 +20,8 @@ class NTXentLoss(Loss):
     temperature : float, default 0.1
         The temperature, or the one that learning starts from.
     learn_temperature : bool, default False
-        Register `log_temperature` as a parameter: its exponential, always positive, is the
-        temperature. It is saved in the state dict. Without it the module owns no parameter.
+        Register `log_temperature`, of shape (1,), as a parameter: its exponential, always positive,
+        is the temperature. It is saved in the state dict. Without it the module owns no parameter.
     denominator, normalize, reduction, implementation, group, exchange
         As in `nt_xent`.
 

@@ -96,6 +96,9 @@ class TorchOps(TapeOps):
     def logsumexp(self, scores: Tensor) -> Tensor:
         return scores.logsumexp(1)
 
+    def or_one(self, count: Tensor) -> Tensor:
+        return torch.threshold(count, 0.0, 1.0)
+
     def one_id(self, rows: Tensor, value: int) -> Tensor:
         return torch.full(rows.shape[:1], value, device=self.device(rows))
 
@@ -162,9 +165,10 @@ class _OnTape(torch.autograd.Function):
     """A loss as one node of autograd's graph, differentiated by its tape.
 
     The upstream of a scalar loss is a factor and no more, so its gradients are computed at once,
-    while the tiles are still at hand: nothing is kept but the gradients themselves, and the
-    encoder's backward pass has the memory. Half-precision gradients can't be: scaled only after
-    they were rounded, they would underflow where a loss scaler is meant to prevent it.
+    while the tiles are still at hand: nothing is kept but the gradients themselves (and the inputs,
+    as they are, for second derivatives), and the encoder's backward pass has the memory.
+    Half-precision gradients can't be: scaled only after they were rounded, they would underflow
+    where a loss scaler is meant to prevent it.
     """
 
     @staticmethod
@@ -188,10 +192,10 @@ class _OnTape(torch.autograd.Function):
         by_number = not isinstance(temperature, Tensor)
         ctx.loss, ctx.tape = loss, None
         ctx.temperature = temperature if by_number else None
-        held = (None if by_number else temperature, *arrays)
+        held = _held(arrays if by_number else inputs)
         exact = arrays[0].dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
         if at_once and exact and value.dim() == 0:
-            ctx.save_for_backward(*held, *tape.gradients(output.place, 1.0, places, tape.residuals))
+            ctx.save_for_backward(held, *tape.gradients(output.place, 1.0, places, tape.residuals))
             return value
         # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload
         # them; the tape keeps its structure and the few numbers among its residuals.
@@ -199,19 +203,17 @@ class _OnTape(torch.autograd.Function):
         is_tensor = [isinstance(x, Tensor) for x in residuals]
         tensors = [x if tensor else None for x, tensor in zip(residuals, is_tensor, strict=True)]
         ctx.numbers = [None if t else x for x, t in zip(residuals, is_tensor, strict=True)]
-        ctx.save_for_backward(*held, *tensors)
+        ctx.save_for_backward(held, *tensors)
         ctx.tape, ctx.places, ctx.output = tape, places, output.place
         return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = upstream
-        count = len(ctx.needs_input_grad) - 1
-        saved = ctx.saved_tensors
-        inputs, kept = saved[:count], saved[count:]
+        held, *kept = ctx.saved_tensors
         grads: Sequence[Tensor | None]
         if torch.is_grad_enabled():
-            grads = _graph_of_gradients(ctx, inputs, g)
+            grads = _graph_of_gradients(ctx, held, g)
         elif ctx.tape is None:
             grads = [None if grad is None else grad * g for grad in kept]
         else:
@@ -221,16 +223,48 @@ class _OnTape(torch.autograd.Function):
         return (None, *grads)
 
 
-def _graph_of_gradients(
-    ctx: Any, inputs: Sequence[Tensor | None], g: Tensor
-) -> list[Tensor | None]:
+class _Inputs(torch.autograd.Function):
+    """The inputs of a loss, for a second derivative alone: an empty tensor, whose node saves them.
+
+    PyTorch refuses all that a node has saved if any of it was changed in place since. A queue is,
+    right after the loss, and the first backward pass has no need of it: it asks the loss's node for
+    the gradients only, and this one for nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        return torch.empty(0)
+
+
+def _held(inputs: Sequence[Tensor]) -> Tensor | None:
+    """The inputs behind an empty tensor; None if one is of inference mode, which can't be saved."""
+    for x in inputs:
+        if x.is_inference():
+            return None
+    with torch.enable_grad():
+        held: Tensor = _Inputs.apply(*inputs)
+    return held
+
+
+UNSAVED = (
+    "a second derivative needs the inputs of the loss again, and one of them was made under "
+    "torch.inference_mode(), so that autograd can't save it. Make it under torch.no_grad(), or use "
+    'implementation="dense".'
+)
+
+
+def _graph_of_gradients(ctx: Any, held: Tensor | None, g: Tensor) -> list[Tensor | None]:
     """Under create_graph=True: the dense form's gradients by autograd, right to any order."""
-    needed = ctx.needs_input_grad[1:]
+    if held is None:
+        raise RuntimeError(UNSAVED)
+    node: Any = held.grad_fn
     # Aliases, so that an input that is made from another (or is another) is held constant here.
-    aliases = [None if x is None else x.view_as(x) for x in inputs]
-    temperature = ctx.temperature if aliases[0] is None else aliases[0]
+    aliases = [x.view_as(x) for x in node.saved_tensors]
+    inputs = aliases if ctx.temperature is None else [ctx.temperature, *aliases]
     with torch.autocast(g.device.type, enabled=False):
-        value = ctx.loss(aliases[1:], temperature, Choice("dense"))
-    wanted = [x for x, need in zip(aliases, needed, strict=True) if need and x is not None]
+        value = ctx.loss(inputs[1:], inputs[0], Choice("dense"))
+    needed = ctx.needs_input_grad[1:]
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return [next(found) if need else None for need in needed]

@@ -50,7 +50,8 @@ class Processes(NamedTuple):
         if not (dist.is_available() and dist.is_initialized()):
             msg = (
                 "group needs torch.distributed, which isn't initialized; call "
-                "torch.distributed.init_process_group() first, or leave group out."
+                "torch.distributed.init_process_group() first, or leave group out. What runs in "
+                "one process as well as in several passes group=torch.distributed.is_initialized()."
             )
             raise RuntimeError(msg)
         group = dist.group.WORLD if group is True else group
