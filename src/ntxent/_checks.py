@@ -5,9 +5,7 @@ A message tells what came, what was expected and what to do. Standard library on
 
 from __future__ import annotations
 
-import inspect
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NoReturn, Protocol
@@ -18,7 +16,6 @@ from ntxent._words import ONE_ELEMENT, Lines
 DENOMINATORS = ("all", "one_positive", "negatives")
 REDUCTIONS = ("mean", "sum", "none")
 EXCHANGES = ("gather", "ring")
-HERE = __file__.removesuffix("_checks.py")
 
 
 class ArrayKind(Protocol):
@@ -288,14 +285,6 @@ def dtype_names(dtypes: frozenset[Any]) -> str:
 def dtype_name(dtype: Any) -> str:
     """`float32`, whatever the framework writes around it."""
     return getattr(dtype, "name", "") or str(dtype).removeprefix("torch.")
-
-
-def warn(msg: str) -> None:
-    """A RuntimeWarning, at the line that called this package."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(HERE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(msg, RuntimeWarning, stacklevel=level)
 
 
 def missing_framework(backend: str, framework: str) -> ImportError:

@@ -20,9 +20,8 @@ from ntxent._checks import (
     check_switches,
     check_temperature,
     size,
-    warn,
 )
-from ntxent._words import stacked
+from ntxent._words import stacked, warn
 
 TEMPERATURE = 0.1
 

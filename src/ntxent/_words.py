@@ -1,12 +1,15 @@
-"""What is said of arrays that are refused: what came, and the line that is meant.
+"""What is said of arrays that are refused or warned of: what came, and the line that is meant.
 
 Standard library only; what is checked is in `_checks.py`.
 """
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from typing import Any, NamedTuple
 
+HERE = __file__.removesuffix("_words.py")
 ONE_ELEMENT = ((), (1,))  # shapes of a temperature: PyTorch shards no parameter of the first
 
 
@@ -70,3 +73,11 @@ def number(name: str, array: str, value: Any) -> str:
         f"{name} must be a {array}; got the number {value!r}. "
         f"If it is the temperature, name it: temperature={value!r}."
     )
+
+
+def warn(msg: str) -> None:
+    """A RuntimeWarning, at the line that called this package."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(HERE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(msg, RuntimeWarning, stacklevel=level)

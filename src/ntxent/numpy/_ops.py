@@ -16,6 +16,13 @@ from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, logsumexp, pair_logsum
 from ntxent.numpy._tiled import Array
 
 
+def native(value: Any) -> Any:
+    """An array in this machine's order of bytes; all else as it came."""
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
 class NumpyOps(TapeOps):
     """`_protocol.Ops` for arrays."""
 
