@@ -7,6 +7,7 @@ from jax import Array
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
 from ntxent.jax._across import across_of
+from ntxent.jax._arrays import taken, taken_temperature
 from ntxent.jax._ops import OPS
 
 
@@ -110,11 +111,11 @@ def info_nce(
     """
     loss: Array = _formula.info_nce(
         OPS,
-        query,
-        key,
-        negatives,
-        temperature,
-        ids,
+        taken("query", query),
+        taken("key", key),
+        taken("negatives", negatives),
+        taken_temperature(temperature),
+        taken("ids", ids),
         symmetric,
         normalize,
         reduction,

@@ -7,6 +7,7 @@ from jax import Array
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
 from ntxent.jax._across import across_of
+from ntxent.jax._arrays import taken, taken_temperature
 from ntxent.jax._ops import OPS
 
 
@@ -124,6 +125,8 @@ def nt_xent(
     >>> gradient.shape
     (2, 2)
     """
+    views = tuple(taken(f"view {number}", view) for number, view in enumerate(views, 1))
+    temperature, ids = taken_temperature(temperature), taken("ids", ids)
     across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.nt_xent(
         OPS, views, temperature, ids, denominator, normalize, reduction, implementation, across
@@ -219,6 +222,8 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
+    z, labels = taken("z", z), taken("labels", labels)
+    temperature = taken_temperature(temperature)
     across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.sup_con(
         OPS, z, labels, temperature, normalize, reduction, implementation, across

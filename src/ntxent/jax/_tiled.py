@@ -157,7 +157,7 @@ def sums(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, list[Array]]:
 
 def nothing(tiles: Array, shifted: bool) -> tuple[Array, ...]:
     """The sums of no exponentials, one for each row of the tiles."""
-    zeros = jnp.zeros_like(tiles, shape=tiles.shape[:2])
+    zeros = jnp.zeros_like(tiles[:, :, 0])
     return (zeros, jnp.full_like(zeros, -math.inf)) if shifted else (zeros,)
 
 
