@@ -174,7 +174,7 @@ def test_nothing_is_promoted_across_devices(
     from jax.sharding import PartitionSpec as P
 
     how = {"implementation": "dense"} if exchange == "dense" else {"exchange": exchange}
-    mesh = jax.make_mesh((2,), ("i",))
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     for reduction in ("mean", "sum"):
         loss = loss_of(case, axis_name="i", reduction=reduction, **how)
         mean = lambda *x, loss=loss: jax.lax.pmean(loss(*x), "i")  # noqa: E731

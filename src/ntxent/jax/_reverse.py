@@ -36,7 +36,8 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 def _tangents(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
     """Of the arrays themselves; what doesn't vary stays a symbolic zero."""
-    return primals, [t if isinstance(t, ad.Zero) else tangent.bind(t) for t in tangents]
+    pairs = zip(primals, tangents, strict=True)
+    return primals, [t if isinstance(t, ad.Zero) else tangent.bind(t, x) for x, t in pairs]
 
 
 passed.def_impl(lambda *arrays: list(arrays))
@@ -45,8 +46,10 @@ mlir.register_lowering(passed, lambda _, *values: values)
 batching.primitive_batchers[passed] = lambda arrays, axes: (passed.bind(*arrays), axes)
 ad.primitive_jvps[passed] = _tangents
 
+# Of the array too, though it leaves it alone: what differentiates a tangent comes through here.
 tangent.def_impl(_refuse)
-tangent.def_abstract_eval(lambda kind: kind)
+tangent.def_abstract_eval(lambda kind, _: kind)
 mlir.register_lowering(tangent, _refuse)
 batching.primitive_batchers[tangent] = _refuse
-ad.deflinear2(tangent, lambda cotangent, _: [cotangent])
+ad.primitive_jvps[tangent] = _refuse
+ad.primitive_transposes[tangent] = lambda cotangent, *_: [cotangent, None]
