@@ -64,7 +64,8 @@ def check_sharding(name: str, array: Any) -> None:
         msg = (
             f"{name} is sharded over Explicit axes of a mesh, as {spec}, but every row of a batch "
             "meets all others. Divide the work with jax.shard_map around the loss and axis_name=, "
-            "or give all devices all rows: jax.sharding.reshard(z, jax.sharding.PartitionSpec())."
+            "or give every device all rows: "
+            "jax.sharding.reshard(z, NamedSharding(mesh, PartitionSpec()))."
         )
         raise ValueError(msg)
 
