@@ -1,41 +1,15 @@
-"""JAX's settings and transformations that users of contrastive losses have tripped over."""
+"""What users of JAX have tripped over: sizes left open, arrays of NumPy, forward mode."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.only("jax")
+from _jax_cases import CASES, PLACES, TAU, UNOPTIMISED, assert_right, inputs_of, loss_of, truth
 
-# loss(module, first, second, third, integers, temperature, **options), of every backend's module
-CASES: dict[str, Callable[..., Any]] = {
-    "nt_xent": lambda m, a, b, c, i, t, **o: m.nt_xent(a, b, temperature=t, **o),
-    "three views": lambda m, a, b, c, i, t, **o: m.nt_xent(a, b, c, temperature=t, **o),
-    "one positive": lambda m, a, b, c, i, t, **o: m.nt_xent(
-        a, b, c, ids=i, temperature=t, denominator="one_positive", **o
-    ),
-    "negatives alone": lambda m, a, b, c, i, t, **o: m.nt_xent(
-        a, b, c, ids=i, temperature=t, denominator="negatives", normalize=False, **o
-    ),
-    "sup_con": lambda m, a, b, c, i, t, **o: m.sup_con(a, i, temperature=t, **o),
-    "info_nce": lambda m, a, b, c, i, t, **o: m.info_nce(a, b, temperature=t, **o),
-    "both directions": lambda m, a, b, c, i, t, **o: m.info_nce(
-        a, b, ids=i, symmetric=True, temperature=t, **o
-    ),
-    "a queue": lambda m, a, b, c, i, t, **o: m.info_nce(a, b, c, temperature=t, **o),
-    "own negatives": lambda m, a, b, c, i, t, **o: m.info_nce(
-        a, b, c if len(c.shape) == 3 else c[:, None], symmetric=True, temperature=t, **o
-    ),
-}
-# Code is generated once and run once.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-PLACES = (0, 1, 2, 4)  # what has a gradient: all but the integers
-IDS = np.array([0, 1, 2, 0, 1, 2, 2, 3])
-TAU = 0.2
+pytestmark = pytest.mark.only("jax")
 
 
 @pytest.fixture
@@ -55,42 +29,6 @@ def implementation(request: Any, monkeypatch: Any) -> str:
     """With several tiles, the last of them ragged."""
     monkeypatch.setattr("ntxent.jax._tiled.TILE", 4)
     return str(request.param)
-
-
-def inputs_of(count: int = 6, dtype: Any = np.float32) -> list[Any]:
-    """Three arrays of rows, integers and the temperature, NumPy's."""
-    views = np.random.default_rng(count).standard_normal((3, count, 4)).astype(dtype)
-    return [*views, IDS[:count], np.array(TAU, dtype)]
-
-
-def loss_of(case: str, implementation: str | None = None, **options: Any) -> Any:
-    """JAX's, a function of `inputs_of`."""
-    import ntxent.jax
-
-    return lambda *x: CASES[case](ntxent.jax, *x, implementation=implementation, **options)
-
-
-def truth(case: str, inputs: Any) -> Any:
-    """Value and gradients in float64, by NumPy's closed forms."""
-    import ntxent.numpy
-
-    *views, ids, tau = map(np.asarray, inputs)
-    wide = [np.asarray(x, np.float64) for x in (*views, tau)]
-    loss = lambda a, b, c, t: CASES[case](ntxent.numpy, a, b, c, ids, t)  # noqa: E731
-    if case != "own negatives":
-        return ntxent.numpy.value_and_grad(loss)(*wide)
-    wide[2] = wide[2][:, None]
-    value, grads = ntxent.numpy.value_and_grad(loss)(*wide)
-    return value, (*grads[:2], grads[2][:, 0], grads[3])
-
-
-def assert_right(found: Any, case: str, inputs: Any) -> None:
-    """Value and gradients are the truth."""
-    (value, grads), (expected, truths) = found, truth(case, inputs)
-    np.testing.assert_allclose(value, expected, rtol=3e-6)
-    for grad, want in zip(grads, truths, strict=True):
-        size = np.abs(want).max() if want is not None else 0.0
-        np.testing.assert_allclose(grad, 0 if want is None else want, atol=1e-5 * size)
 
 
 # Symbolic sizes
@@ -117,130 +55,6 @@ def test_tiles_of_an_unknown_number_are_refused(jax: Any, case: str) -> None:
     words = r'implementation="tiled" needs to know.*\(n, 4\).*Use implementation="dense"'
     with pytest.raises(ValueError, match=words):
         jax.export.export(jax.jit(loss_of(case, "tiled")))(rows, rows, rows, ids, tau)
-
-
-# What users set against silent promotion
-
-
-@contextlib.contextmanager
-def strict(jax: Any, dtype: str) -> Iterator[None]:
-    """No promotion of ranks or dtypes; float64 where it is asked for."""
-    wide = dtype.startswith("float64") or dtype.endswith("x64")
-    with (
-        jax.enable_x64(wide),
-        jax.numpy_rank_promotion("raise"),
-        jax.numpy_dtype_promotion("strict"),
-    ):
-        yield
-
-
-DTYPES = ["float32", "float32 with x64", "float64", "bfloat16", "float16"]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_nothing_is_promoted(jax: Any, case: str, implementation: str, dtype: str) -> None:
-    """Of value and gradients, mapped, reduced in each way, of a number and of an array."""
-    kind = dtype.split()[0]
-    with strict(jax, dtype):
-        rows, tau = (jax.ShapeDtypeStruct(shape, kind) for shape in ((6, 4), ()))
-        ids = jax.ShapeDtypeStruct((6,), "uint8" if "16" in kind else "int32")
-        loss = loss_of(case, implementation)
-        number = lambda *x: loss(*x[:4], TAU)  # noqa: E731
-        one = lambda *x: loss_of(case, implementation, reduction="none")(*x)[0]  # noqa: E731
-        for fn in (loss, number, one):
-            step = jax.value_and_grad(fn, PLACES)
-            value, grads = jax.eval_shape(step, rows, rows, rows, ids, tau)
-            assert value.dtype == ("float64" if kind == "float64" else "float32")
-            assert {grad.dtype for grad in grads} == {jax.numpy.dtype(kind)}
-        mapped = jax.vmap(jax.grad(loss), (0, None, None, None, None))
-        many = jax.ShapeDtypeStruct((2, 6, 4), kind)
-        jax.eval_shape(mapped, many, rows, rows, ids, tau)
-        if dtype == "float32":
-            jax.eval_shape(jax.hessian(loss), rows, rows, rows, ids, tau)
-
-
-def test_nothing_is_promoted_outside_jit(jax: Any, case: str, implementation: str) -> None:
-    inputs = inputs_of()
-    with strict(jax, "float32"):
-        given = [jax.numpy.asarray(x) for x in inputs]
-        assert_right(
-            jax.value_and_grad(loss_of(case, implementation), PLACES)(*given), case, inputs
-        )
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float32 with x64", "bfloat16"])
-@pytest.mark.parametrize("exchange", ["gather", "ring", "dense"])
-def test_nothing_is_promoted_across_devices(
-    jax: Any, case: str, exchange: str, dtype: str
-) -> None:
-    from jax.sharding import PartitionSpec as P
-
-    how = {"implementation": "dense"} if exchange == "dense" else {"exchange": exchange}
-    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
-    for reduction in ("mean", "sum"):
-        loss = loss_of(case, axis_name="i", reduction=reduction, **how)
-        mean = lambda *x, loss=loss: jax.lax.pmean(loss(*x), "i")  # noqa: E731
-        specs = (P("i"),) * 4 + (P(),)
-        with strict(jax, dtype):
-            whole = jax.shard_map(mean, mesh=mesh, in_specs=specs, out_specs=P())
-            rows, tau = (jax.ShapeDtypeStruct(s, dtype.split()[0]) for s in ((6, 4), ()))
-            ids = jax.ShapeDtypeStruct((6,), "int32")
-            jax.eval_shape(jax.value_and_grad(whole, PLACES), rows, rows, rows, ids, tau)
-
-
-# Arrays on a mesh of Explicit axes
-
-
-@pytest.fixture
-def mesh(jax: Any) -> Any:
-    found = jax.make_mesh((2,), ("x",))
-    assert found.axis_types == (jax.sharding.AxisType.Explicit,)
-    return found
-
-
-@pytest.mark.parametrize("where", ["eager", "jit"])
-def test_explicit_shards_are_refused_with_both_remedies(
-    jax: Any, mesh: Any, case: str, implementation: str, where: str
-) -> None:
-    P = jax.sharding.PartitionSpec
-    inputs = [jax.numpy.asarray(x) for x in inputs_of()]
-    loss = loss_of(case, implementation)
-    for spec in (P("x"), P(None, "x")):
-        sharded = jax.device_put(inputs[0], jax.sharding.NamedSharding(mesh, spec))
-        words = r"(view 1|z|query) is sharded over Explicit.*shard_map.*axis_name.*reshard"
-        with pytest.raises(ValueError, match=words):
-            (jax.jit(loss) if where == "jit" else loss)(sharded, *inputs[1:])
-
-
-@pytest.mark.parametrize("place", ["key", "negatives", "ids"])
-def test_explicit_shards_of_any_array_are_refused(jax: Any, mesh: Any, place: str) -> None:
-    from ntxent.jax import info_nce
-
-    a, b, c, ids, _ = map(jax.numpy.asarray, inputs_of())
-    given = {"key": b, "negatives": c[:2], "ids": jax.numpy.arange(8)}
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    given[place] = jax.device_put(given[place], sharding)
-    with pytest.raises(ValueError, match=f"^{place} is sharded over Explicit"):
-        jax.jit(lambda x: info_nce(a, **x))(given)
-
-
-def test_the_remedies_for_explicit_shards(
-    jax: Any, mesh: Any, case: str, implementation: str
-) -> None:
-    """Both give the loss and the gradients of the whole batch."""
-    P, place = jax.sharding.PartitionSpec, jax.sharding.NamedSharding
-    inputs, kinds = inputs_of(), (P("x"),) * 4 + (P(),)
-    pairs = zip(inputs, kinds, strict=True)
-    sharded = [jax.device_put(x, place(mesh, spec)) for x, spec in pairs]
-    loss = loss_of(case, implementation)
-    everywhere = lambda x: jax.sharding.reshard(x, place(mesh, P()))  # noqa: E731
-    whole = lambda *x: loss(*map(everywhere, x))  # noqa: E731
-    on_one = loss_of(case, implementation, axis_name="x")
-    mean = lambda *x: jax.lax.pmean(on_one(*x), "x")  # noqa: E731
-    parts = jax.shard_map(mean, mesh=mesh, in_specs=kinds, out_specs=P())
-    for remedy in (whole, parts):
-        step = jax.jit(jax.value_and_grad(remedy, PLACES), compiler_options=UNOPTIMISED)
-        assert_right(step(*sharded), case, inputs)
 
 
 # Arrays of NumPy
@@ -308,7 +122,7 @@ def test_numbers_of_numpy_are_temperatures(jax: Any) -> None:
     for bad in (np.array(-1.0), np.float32(0), np.array(np.nan)):
         with pytest.raises(ValueError, match="positive and finite"):
             nt_xent(a, b, temperature=bad)
-    with pytest.raises(TypeError, match="temperature must be a number.*bool True"):
+    with pytest.raises(TypeError, match=r"temperature must be a number.*bool True"):
         nt_xent(a, b, temperature=np.array(True))
 
 
@@ -365,7 +179,7 @@ def test_forward_mode_of_tiles_names_what_to_write(jax: Any, case: str) -> None:
             lambda along=along: jax.grad(lambda x: jax.jvp(along, [x], [ones])[1])(ones),
             lambda along=along: jax.vmap(jax.jacfwd(along))(ones[None]),
         ):
-            with pytest.raises(TypeError, match='forward-mode.*Pass implementation="dense"'):
+            with pytest.raises(TypeError, match=r'forward-mode.*Pass implementation="dense"'):
                 forward()
 
 
@@ -376,5 +190,5 @@ def test_forward_mode_across_devices_names_what_to_write(jax: Any) -> None:
     loss = loss_of("nt_xent", axis_name="x")
     mean = lambda z: jax.lax.pmean(loss(z, z, z, None, 0.2), "x")  # noqa: E731
     whole = jax.shard_map(mean, mesh=mesh, in_specs=P("x"), out_specs=P())
-    with pytest.raises(TypeError, match='forward-mode.*Pass implementation="dense"'):
+    with pytest.raises(TypeError, match=r'forward-mode.*Pass implementation="dense"'):
         jax.jit(lambda z: jax.jvp(whole, [z], [z]))(z)

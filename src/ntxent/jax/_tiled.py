@@ -9,7 +9,7 @@ With S = scale * Q K^T and upstream g (rows) and h (columns), over the pairs tha
 When the keys are the queries, only tiles on and above the diagonal are computed: a tile's row sums
 belong to its rows and its column sums to its columns, and W with h = g holds both terms of a pair.
 Every tile is computed again for the gradient, unless there are few, which are kept: 4 n^2 d flops
-in all or 3, O(n d) memory. `custom_vjp` refuses forward mode, which `dense` has.
+in all or 3, O(n d) memory. `_reverse.py` refuses forward mode, which `dense` has.
 """
 
 from __future__ import annotations
