@@ -145,20 +145,6 @@ def test_what_jax_numpy_would_not_take_is_refused(jax: Any) -> None:
             call()
 
 
-def test_an_array_of_numpy_may_be_written_to_before_the_gradient(
-    jax: Any, implementation: str
-) -> None:
-    a, b, c, ids, _ = inputs_of()
-    loss = loss_of("a queue", implementation)
-    value, pull = jax.vjp(lambda a, t: loss(a, b, c, ids, t), a, TAU)
-    untouched = inputs_of()
-    b[:], c[:] = 7, 7
-    grad, by_tau = pull(jax.numpy.ones_like(value))
-    expected = truth("a queue", untouched)[1]
-    np.testing.assert_allclose(grad, expected[0], atol=1e-5)
-    np.testing.assert_allclose(by_tau, expected[3], rtol=1e-5)
-
-
 # Forward mode
 
 

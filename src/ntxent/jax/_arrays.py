@@ -41,7 +41,7 @@ def taken_temperature(value: Any) -> Any:
 def converted(array: Any) -> Any:
     """As `jax.numpy` converts it: float64 and int64 stay so with `jax_enable_x64` alone.
 
-    A copy, as NumPy's may be written to before the gradient is taken.
+    A copy: `asarray` may share NumPy's memory, which can be written to while JAX computes.
     """
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     if native.dtype in INTEGERS:
