@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from _jax_cases import CASES, PLACES, TAU, UNOPTIMISED, assert_right, inputs_of, loss_of, truth
+from _jax_cases import CASES, PLACES, UNOPTIMISED, assert_right, inputs_of, loss_of, truth
 
 pytestmark = pytest.mark.only("jax")
 
