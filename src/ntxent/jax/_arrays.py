@@ -70,10 +70,10 @@ def check_sharding(name: str, array: Any) -> None:
         raise ValueError(msg)
 
 
-def check_known_sizes(arrays: Any, implementation: str | None, exchange: str | None) -> str:
-    """The implementation that serves: where `jax.export` leaves a size open that is "dense"."""
+def check_known_sizes(arrays: Any, implementation: str | None, exchange: str | None) -> str | None:
+    """The implementation as asked for, or "dense" where `jax.export` leaves the rows open."""
     if all(isinstance(array.shape[0], int) for array in arrays):
-        return implementation or "tiled"
+        return implementation
     if implementation == "tiled" or exchange == "ring":
         what = 'implementation="tiled"' if implementation == "tiled" else 'exchange="ring"'
         shapes = ", ".join(str(array.shape) for array in arrays)

@@ -58,7 +58,7 @@ class JaxOps:
         """The loss itself: JAX transforms what it is made of."""
         exchange = None if across is None else across.exchange
         chosen = _arrays.check_known_sizes(arrays, implementation, exchange)
-        return loss(arrays, temperature, chosen)
+        return loss(arrays, temperature, chosen or self.choose(None))
 
     def count(self, rows: Array) -> int:
         return rows.shape[0]
