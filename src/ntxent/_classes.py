@@ -24,19 +24,21 @@ def classes(
     ordered: Array,
     number: Callable[[Array], Array],
     index: Array | None = None,
+    search: Callable[..., Array] | None = None,
 ) -> Classes:
     """Integer labels are compared as integers; `number` makes floats of integers.
 
     `ordered` are the labels of all rows, sorted, of other processes' too; `index` are numbers that
     no other row has, by default the rows' own, which serve one process. Sorted labels say how many
-    are equal, by two searches: shapes are known beforehand, which compilers ask for, and `unique`
-    can't promise.
+    are equal, by two searches (`xp.searchsorted`, or what stands for it): shapes are known
+    beforehand, which compilers ask for, and `unique` can't promise.
 
     Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: it would select 0
     for a row without a positive, and hide its NaN.
     """
-    first = xp.searchsorted(ordered, labels)
-    others = xp.searchsorted(ordered, labels, side="right") - first - 1
+    search = search or xp.searchsorted
+    first = search(ordered, labels)
+    others = search(ordered, labels, side="right") - first - 1
     count = number(others)
     if index is None:
         index = xp.cumsum(xp.ones_like(first), 0) - 1

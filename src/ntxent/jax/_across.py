@@ -35,7 +35,8 @@ class JaxAcross:
         return self
 
     def row_ids(self, rows: Array) -> Array:
-        return lax.axis_index(self.names) * len(rows) + jnp.arange(len(rows))
+        place, count = lax.axis_index(self.names), rows.shape[0]
+        return place * count + jnp.arange(count, dtype=place.dtype)
 
     def mean(self, value: Any) -> Any:
         return lax.pmean(value, self.names)
@@ -69,7 +70,7 @@ class JaxAcross:
         if self.exchange is not None:
             return self.exchange == "ring"
         held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(block))
-        return bool(self.processes * held > GATHERED)
+        return isinstance(held, int) and self.processes * held > GATHERED
 
 
 def across_of(axis_name: Any, exchange: Any, implementation: str | None) -> JaxAcross | None:

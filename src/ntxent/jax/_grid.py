@@ -74,11 +74,11 @@ class Grid(NamedTuple):
     def values(self, plan: Plan, row: Array, column: Array, shifted: bool) -> Array:
         """The scores of a tile, or their exponentials; excluded pairs are at -inf, or at 0."""
         scores = similarities(self.queries[row], self.keys[column]) * self.scale
-        excluded = self.query_ids[row][:, None] == self.key_ids[column]
+        excluded = self.query_ids[row][:, None] == self.key_ids[column][None]
         if plan.queries % plan.height:
             excluded |= (row * plan.height + jnp.arange(plan.height) >= plan.queries)[:, None]
         if plan.keys % plan.width:
-            excluded |= column * plan.width + jnp.arange(plan.width) >= plan.keys
+            excluded |= (column * plan.width + jnp.arange(plan.width) >= plan.keys)[None]
         scores = jnp.where(excluded, -math.inf, scores)
         # The barrier keeps XLA from computing all this again for each use of it. Two cores, a tile
         # of 512 x 512, d = 128: 447 microseconds for row and column sums, without it 761.
@@ -93,6 +93,8 @@ def similarities(a: Array, b: Array) -> Array:
     d = 2048, in parts of 256 by 2, at a tenth more time.
     """
     dim = a.shape[1]
+    if not isinstance(dim, int):
+        return product(a, b.T)
     width = _grid.tile_size(dim, 256)
     parts = [product(a[:, i : i + width], b[:, i : i + width].T) for i in range(0, dim, width)]
     return reduce(add, parts)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from jax import Array
+from jax.typing import ArrayLike
 
 from ntxent import _formula
 from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.jax._across import across_of
+from ntxent.jax._arrays import taken, taken_temperature
 from ntxent.jax._ops import OPS
 
 
 @named
 def info_nce(
-    query: Array,
-    key: Array,
-    negatives: Array | None = None,
+    query: ArrayLike,
+    key: ArrayLike,
+    negatives: ArrayLike | None = None,
     *,
-    temperature: float | Array = TEMPERATURE,
-    ids: Array | None = None,
+    temperature: ArrayLike = TEMPERATURE,
+    ids: ArrayLike | None = None,
     symmetric: bool = False,
     normalize: bool = True,
     reduction: str = "mean",
@@ -55,7 +57,8 @@ def info_nce(
         "none" gives one value a pair.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(N d) and a few tiles of at most 1024 x 1024; "dense" holds a few N^2
-        matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
+        matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled", but
+        "dense" where `jax.export` leaves N open.
     axis_name : str or tuple of str, optional
         The axes of `shard_map` or `pmap` that one batch is spread over: each process passes
         its own pairs and, of shared negatives, its own part. The notes of `nt_xent` say what losses
@@ -73,8 +76,8 @@ def info_nce(
     Raises
     ------
     TypeError
-        For anything that isn't a jax.Array, for integer or complex dtypes, and for dtypes that
-        differ.
+        For anything that isn't an array of JAX or NumPy, for integer or complex dtypes, and for
+        dtypes that differ.
     ValueError
         For shapes that aren't (N, d) or differ, negatives of another shape, empty batches,
         a temperature that isn't positive and finite, an unknown choice, and ids of the wrong shape.
@@ -112,11 +115,11 @@ def info_nce(
     """
     loss: Array = _formula.info_nce(
         OPS,
-        query,
-        key,
-        negatives,
-        temperature,
-        ids,
+        taken("query", query),
+        taken("key", key),
+        taken("negatives", negatives),
+        taken_temperature(temperature),
+        taken("ids", ids),
         symmetric,
         normalize,
         reduction,

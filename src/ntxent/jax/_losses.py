@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from jax import Array
+from jax.typing import ArrayLike
 
 from ntxent import _formula
 from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.jax._across import across_of
+from ntxent.jax._arrays import taken, taken_temperature
 from ntxent.jax._ops import OPS
 
 
 @named
 def nt_xent(
-    *views: Array,
-    temperature: float | Array = TEMPERATURE,
-    ids: Array | None = None,
+    *views: ArrayLike,
+    temperature: ArrayLike = TEMPERATURE,
+    ids: ArrayLike | None = None,
     denominator: str = "all",
     normalize: bool = True,
     reduction: str = "mean",
@@ -32,7 +34,8 @@ def nt_xent(
     ----------
     *views : jax.Array, shape (N, d)
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
-        all of one shape and dtype, traced or not. Rows may have any length: they are
+        all of one shape and dtype, traced or not. This and all other arrays may be NumPy's, which
+        count as what `jax.numpy.asarray` makes of them. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
     temperature : float or Array of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
@@ -51,7 +54,8 @@ def nt_xent(
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(N d) and a few tiles of at most 1024 x 1024, and serves `grad`, `vjp`,
         `vmap`, `jacrev`, gradients of gradients, `hessian` and `jvp` of `grad`; "dense" holds a few
-        (V N)^2 matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
+        (V N)^2 matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled",
+        but "dense" where `jax.export` leaves N open.
     axis_name : str or tuple of str, optional
         The axes of `shard_map` or `pmap` that one batch is spread over, named as for `lax.psum`:
         each process passes all views of its own images, N of them, and the mean of losses over
@@ -69,12 +73,13 @@ def nt_xent(
     Raises
     ------
     TypeError
-        For anything that isn't a jax.Array, for integer or complex dtypes, for dtypes that differ,
-        for names that aren't strings, and for forward mode alone through "tiled".
+        For anything that isn't an array of JAX or NumPy, for integer or complex dtypes, for dtypes
+        that differ, for names that aren't strings, and for forward mode alone through "tiled".
     ValueError
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
-        that isn't positive and finite, an unknown choice, ids of the wrong shape, and
-        `denominator="negatives"` for a batch without negatives. Under `jit` when it is traced.
+        that isn't positive and finite, an unknown choice, ids of the wrong shape,
+        `denominator="negatives"` for a batch without negatives, arrays that are sharded over
+        Explicit axes of a mesh, and "tiled" for an N that is left open. Under `jit` when traced.
 
     Notes
     -----
@@ -126,6 +131,8 @@ def nt_xent(
     >>> gradient.shape
     (2, 2)
     """
+    views = tuple(taken(f"view {number}", view) for number, view in enumerate(views, 1))
+    temperature, ids = taken_temperature(temperature), taken("ids", ids)
     across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.nt_xent(
         OPS, views, temperature, ids, denominator, normalize, reduction, implementation, across
@@ -135,10 +142,10 @@ def nt_xent(
 
 @named
 def sup_con(
-    z: Array,
-    labels: Array,
+    z: ArrayLike,
+    labels: ArrayLike,
     *,
-    temperature: float | Array = TEMPERATURE,
+    temperature: ArrayLike = TEMPERATURE,
     normalize: bool = True,
     reduction: str = "mean",
     implementation: str | None = None,
@@ -170,7 +177,8 @@ def sup_con(
         batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and a few tiles of at most 1024 x 1024; "dense" holds a few n^2
-        matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
+        matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled", but
+        "dense" where `jax.export` leaves n open.
     axis_name : str or tuple of str, optional
         The axes of `shard_map` or `pmap` that one batch is spread over: each process passes
         its own rows, and a class may be on several. The notes of `nt_xent` say what losses and
@@ -188,8 +196,8 @@ def sup_con(
     Raises
     ------
     TypeError
-        For anything that isn't a jax.Array, for integer or complex rows, and for labels that aren't
-        integers.
+        For anything that isn't an array of JAX or NumPy, for integer or complex rows, and for
+        labels that aren't integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
         finite, and an unknown choice. Under `jit` when it is traced.
@@ -227,6 +235,8 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
+    z, labels = taken("z", z), taken("labels", labels)
+    temperature = taken_temperature(temperature)
     across = across_of(axis_name, exchange, implementation)
     loss: Array = _formula.sup_con(
         OPS, z, labels, temperature, normalize, reduction, implementation, across

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array, dtypes, lax
 
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
 from ntxent._words import Lines
+from ntxent.jax import _arrays
 from ntxent.jax._across import JaxAcross
 from ntxent.jax._grid import alike, product
 from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
@@ -24,10 +25,8 @@ class JaxOps:
 
     BACKEND = "jax"
     ARRAY_NAME = "jax.Array"
-    FLOATS = frozenset(map(jnp.dtype, ("float64", "float32", "bfloat16", "float16")))
-    INTEGERS = frozenset(
-        jnp.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
-    )
+    FLOATS = _arrays.FLOATS
+    INTEGERS = _arrays.INTEGERS
     IMPLEMENTATIONS = IMPLEMENTATIONS
     LINES = Lines(
         row="z.reshape(len(z), -1)",
@@ -38,7 +37,7 @@ class JaxOps:
     pair_logsumexp = staticmethod(pair_logsumexp)
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, Array)
+        return isinstance(value, Array) or _arrays.is_numpy(value)
 
     def odd(self, value: Any) -> str | None:
         return "a sparse one. Pass its todense()." if hasattr(value, "todense") else None
@@ -67,15 +66,16 @@ class JaxOps:
         across: Any = None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
-        del across
-        return loss(arrays, temperature, implementation or self.choose(None))
+        exchange = None if across is None else across.exchange
+        chosen = _arrays.check_known_sizes(arrays, implementation, exchange)
+        return loss(arrays, temperature, chosen or self.choose(None))
 
     def count(self, rows: Array) -> int:
-        return len(rows)
+        return rows.shape[0]
 
     def stack(self, *arrays: Array) -> Array:
         rows = jnp.concatenate(arrays)
-        return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+        return rows if rows.dtype == jnp.float64 else rows.astype(jnp.float32)
 
     def stack_unit(self, *arrays: Array) -> Array:
         found: Array = unit_rows(self.stack(*arrays))
@@ -98,12 +98,13 @@ class JaxOps:
         return found
 
     def one_id(self, rows: Array, value: int) -> Array:
-        return jnp.full(len(rows), value)
+        return jnp.full(rows.shape[0], value)
 
     def classes(self, labels: Array, across: Any) -> Classes:
         every = labels if across is None else across.gathered(labels)
         index = None if across is None else across.row_ids(labels)
-        return classes(jnp, labels, jnp.sort(every), lambda found: found.astype(float), index)
+        number = lambda found: found.astype(float)  # noqa: E731
+        return classes(jnp, labels, jnp.sort(every), number, index, search)
 
     def positive_means(self, rows: Array, classes: Classes, across: Any) -> Array:
         """In heads and tails, so that a row can be taken off the sum: off by 2^-35 of the largest.
@@ -136,7 +137,11 @@ class JaxOps:
     ) -> Array:
         head, tail = logits(rows, partner_rows(rows, partners), scale)
         x = (lse - head) - tail
-        return self.log1pexp(x) if within is None else jnp.where(within, x, self.log1pexp(x))
+        if within is None:
+            return self.log1pexp(x)
+        # Counts multiply it, which `classes` made without knowing rows: no promotion shall choose.
+        wide = np.promote_types(x.dtype, dtypes.canonicalize_dtype(float))
+        return jnp.where(within, x, self.log1pexp(x)).astype(wide)
 
     def log1pexp(self, x: Array) -> Array:
         """log(1 + exp(x)) to the last digit."""
@@ -238,7 +243,7 @@ def dots(a: Array, b: Array) -> tuple[Array, Array]:
 
 def class_sums(rows: Array, groups: Array, across: JaxAcross | None) -> list[Array]:
     """The sum of the rows of each row's class, in all processes: of heads, and of tails."""
-    size = len(rows)
+    size = rows.shape[0]
     if across is None:
         return [jax.ops.segment_sum(part, groups, size)[groups] for part in split(rows)]
     rows, groups, _ = alike(rows, groups, across.row_ids(rows))
@@ -247,19 +252,27 @@ def class_sums(rows: Array, groups: Array, across: JaxAcross | None) -> list[Arr
 
     def step(sums: list[Array], block: tuple[Array, Array]) -> list[Array]:
         theirs, of = block
-        place = jnp.searchsorted(own, of)
+        place = search(own, of)
         place = jnp.where(own.at[place].get(mode="clip") == of, place, size)  # or with no sum
         found = [jax.ops.segment_sum(part, place, size) for part in split(theirs)]
         return [a + b for a, b in zip(sums, found, strict=True)]
 
     zeros = [jnp.zeros_like(rows)] * 2
     sums: list[Array] = across.fold(step, zeros, (rows, groups))
-    return [part[jnp.searchsorted(own, groups)] for part in sums]
+    return [part[search(own, groups)] for part in sums]
+
+
+def search(ordered: Array, values: Array, side: str = "left") -> Array:
+    """`searchsorted`; of sizes that are symbolic, which it refuses, by comparing all with all."""
+    if isinstance(ordered.shape[0], int):
+        return jnp.searchsorted(ordered, values, side=side)
+    before = jnp.less if side == "left" else jnp.less_equal
+    return before(ordered[None], values[:, None]).sum(1)
 
 
 def partner_rows(rows: Array, partners: Array | int) -> Array:
     """The partners, or the rows that are so many rows further on."""
-    return jnp.roll(rows, -partners, 0) if isinstance(partners, int) else partners
+    return partners if isinstance(partners, Array) else jnp.roll(rows, -partners, 0)
 
 
 def split(x: Array) -> tuple[Array, Array]:

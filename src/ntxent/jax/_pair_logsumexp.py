@@ -19,6 +19,7 @@ from ntxent._pairs import two_sides
 from ntxent.jax import _shards, _tiled
 from ntxent.jax._across import JaxAcross
 from ntxent.jax._grid import Plan, alike, similarities
+from ntxent.jax._reverse import reverse_only
 from ntxent.jax._shards import Spread
 
 IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
@@ -43,25 +44,26 @@ def pair_logsumexp(
     right = left if key_ids is None else as_ids(key_ids, others)
     if implementation == "dense":
         return dense(queries, others, scale, left, right, columns, across)
-    sizes = len(queries), len(others)
-    most = len(others) if across is None else across.processes * max(sizes)
+    sizes = queries.shape[0], others.shape[0]
+    most = sizes[1] if across is None else across.processes * max(sizes)
     shifted = None if unit else True
     if unit and isinstance(scale, float):
         shifted = _range.needs_shift(queries.dtype.itemsize, scale, most, unit)
     arrays = queries, keys, jnp.asarray(scale, queries.dtype), left, right
     if across is not None:
         spread = Spread(across, _tiled.TILE, columns, shifted, most)
-        return _shards.pair_logsumexp(spread, *alike(*arrays, across.row_ids(queries))[:-1])
+        varied = alike(*arrays, across.row_ids(queries))[:-1]
+        return _shards.pair_logsumexp(spread, *reverse_only(*varied))
     height, width = (_grid.tile_size(size, _tiled.TILE) for size in sizes)
     plan = Plan(*sizes, height, width, columns, keys is None, shifted)
     held = plan.elements * queries.dtype.itemsize
     plan = plan._replace(keeps=held <= _tiled.KEEP_BYTES)
-    return _tiled.pair_logsumexp(plan, *alike(*arrays))
+    return _tiled.pair_logsumexp(plan, *reverse_only(*alike(*arrays)))
 
 
 def as_ids(ids: Array | int, rows: Array) -> Array:
     """The ids that a period stands for: 0 ... P-1, over and over."""
-    return jnp.arange(len(rows)) % ids if isinstance(ids, int) else ids
+    return ids if isinstance(ids, Array) else jnp.arange(rows.shape[0]) % ids
 
 
 def dense(
@@ -78,7 +80,7 @@ def dense(
         left, right = (queries, query_ids), (keys, key_ids)
         parts = [(left, right), (right, left)][: 1 + columns]
         return jnp.concatenate([gathered_dense(across, scale, *sides) for sides in parts])
-    same = query_ids[:, None] == key_ids
+    same = query_ids[:, None] == key_ids[None]
     scores = similarities(queries * scale, keys)
     rows = masked_logsumexp(scores, same, 1)
     return jnp.concatenate((rows, masked_logsumexp(scores, same, 0))) if columns else rows

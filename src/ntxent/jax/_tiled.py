@@ -9,7 +9,7 @@ With S = scale * Q K^T and upstream g (rows) and h (columns), over the pairs tha
 When the keys are the queries, only tiles on and above the diagonal are computed: a tile's row sums
 belong to its rows and its column sums to its columns, and W with h = g holds both terms of a pair.
 Every tile is computed again for the gradient, unless there are few, which are kept: 4 n^2 d flops
-in all or 3, O(n d) memory. `custom_vjp` refuses forward mode, which `dense` has.
+in all or 3, O(n d) memory. `_reverse.py` refuses forward mode, which `dense` has.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def sums(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, list[Array]]:
 
 def nothing(tiles: Array, shifted: bool) -> tuple[Array, ...]:
     """The sums of no exponentials, one for each row of the tiles."""
-    zeros = jnp.zeros_like(tiles, shape=tiles.shape[:2])
+    zeros = jnp.zeros_like(tiles[:, :, 0])
     return (zeros, jnp.full_like(zeros, -math.inf)) if shifted else (zeros,)
 
 
