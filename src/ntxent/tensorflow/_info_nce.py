@@ -7,7 +7,8 @@ from typing import Any
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
-from ntxent.tensorflow._ops import OPS, plain, same_shape
+from ntxent.tensorflow._given import nonempty, same_shape, taken
+from ntxent.tensorflow._ops import OPS
 
 
 def info_nce(
@@ -102,7 +103,9 @@ def info_nce(
     >>> round(float(loss), 6)
     0.126928
     """
-    query, key, negatives, temperature, ids = plain(query, key, negatives, temperature, ids)
-    query, key = same_shape((query, key))
+    query, key = same_shape((taken("query", query), taken("key", key)))
+    query, key = nonempty((query, key), reduction, cross_replica)
+    negatives, ids = taken("negatives", negatives), taken("ids", ids)
+    temperature = taken("temperature", temperature)
     options = symmetric, normalize, reduction, implementation, replicas(cross_replica)
     return _formula.info_nce(OPS, query, key, negatives, temperature, ids, *options)

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import Unrun, unrun
+from ntxent.tensorflow._given import taken
 from ntxent.tensorflow._info_nce import info_nce
 from ntxent.tensorflow._keras_loss import Labelled, Loss
 from ntxent.tensorflow._losses import nt_xent, sup_con
-from ntxent.tensorflow._ops import OPS, plain
+from ntxent.tensorflow._ops import OPS
 
 MEAN = "sum_over_batch_size"
 MEANS = {MEAN, "mean"}
@@ -184,7 +185,7 @@ class SupConLoss(Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """As Keras does it, but for the labels, which it would make floats of."""
-        (labels,) = plain(y_true)
+        labels = taken("y_true", y_true)
         if unrun() and labels.dtype.is_floating:  # Keras has traced the mean of replicas' labels
             (labels,) = Unrun().gather(tf.cast(labels, tf.int64))
         if self.reduction == "mean_with_sample_weight":  # it divides by the sum of the weights

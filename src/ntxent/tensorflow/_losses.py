@@ -9,7 +9,8 @@ import tensorflow as tf
 from ntxent import _formula
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
-from ntxent.tensorflow._ops import OPS, plain, same_shape
+from ntxent.tensorflow._given import check_order, nonempty, same_shape, taken
+from ntxent.tensorflow._ops import OPS
 
 Tensor = Any
 
@@ -131,9 +132,11 @@ def nt_xent(
     >>> tape.gradient(loss, z1).shape
     TensorShape([2, 2])
     """
-    *given, temperature, ids = plain(*views, temperature, ids)
+    given = same_shape([taken(f"view {number}", view) for number, view in enumerate(views, 1)])
+    given = nonempty(given, reduction, cross_replica)
+    temperature, ids = taken("temperature", temperature), taken("ids", ids)
     options = denominator, normalize, reduction, implementation, replicas(cross_replica)
-    return _formula.nt_xent(OPS, same_shape(given), temperature, ids, *options)
+    return _formula.nt_xent(OPS, given, temperature, ids, *options)
 
 
 def sup_con(
@@ -220,6 +223,9 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
-    z, labels, temperature = plain(z, labels, temperature)
+    z, labels = taken("z", z), taken("labels", labels)
+    check_order(labels)
+    (z,) = nonempty((z,), reduction, cross_replica)
+    temperature = taken("temperature", temperature)
     options = normalize, reduction, implementation, replicas(cross_replica)
     return _formula.sup_con(OPS, z, labels, temperature, *options)
