@@ -137,6 +137,17 @@ def errors(
     return abs(float(np.mean(losses)) - expected.loss), worst
 
 
+def few_positives(sizes: Sequence[int], pair: bool) -> tuple[Array, Array]:
+    """Rows and labels of all processes; of the labels two are alike, on the first and the last.
+
+    Or none are. Fewer rows than processes may then have a positive, less than one on average.
+    """
+    count = sum(sizes)
+    labels = np.arange(count)
+    labels[-1] = 0 if pair else count - 1
+    return np.random.default_rng(count).standard_normal((count, DIM)), labels
+
+
 Cells = dict[tuple[str, str], dict[tuple[int, ...], tuple[float, float]]]
 
 

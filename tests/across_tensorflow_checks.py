@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from _shards import GRADIENT, errors
+from _shards import GRADIENT, errors, few_positives
 from across_tensorflow import IMPLEMENTATIONS, SIZES, each, found, local, mirrored
 from ntxent.tensorflow import InfoNCELoss, NTXentLoss, SupConLoss, info_nce, nt_xent, sup_con
 
@@ -127,6 +127,27 @@ def check_nan() -> None:
     for loss in (nt_xent, info_nce):
         _, both = whole_and_shards(lambda *x, loss=loss, **how: [loss(*x, **how)], *broken)
         assert np.isnan(both).all()
+
+
+def check_few_positives() -> None:
+    """Of the function and of the Keras loss: none, and all is 0; a pair on different replicas."""
+
+    def slope(z: Any, labels: Any, cross_replica: bool) -> Any:
+        options = {"cross_replica": cross_replica}
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            loss = sup_con(z, labels, **options)
+            keras_loss = SupConLoss(dtype="float64", **options)(labels, z)
+        return loss, keras_loss, tape.gradient([loss, keras_loss], z)
+
+    for pair in (False, True):
+        whole, (loss, keras_loss, grad) = whole_and_shards(slope, *few_positives(SIZES, pair))
+        # A shard's gradient is twice the whole batch's, and once by the share that Keras takes.
+        assert pair or not any(x.any() for x in (loss, keras_loss, grad))
+        if pair:
+            assert_near(loss.mean(), whole[0])
+            assert_near(keras_loss.sum(), whole[1])
+            assert_near(grad, whole[2] * 1.5)
 
 
 def check_refusals() -> None:

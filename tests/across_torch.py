@@ -183,6 +183,20 @@ def with_nan(rank: int) -> list[float]:
     ]
 
 
+def few_positives(rank: int, sizes: tuple[int, ...], pair: bool) -> list[Any]:
+    """Loss and gradient of this process, gathered, by a ring and by the dense form."""
+    start, size = sum(sizes[:rank]), sizes[rank]
+    z, labels = (torch.tensor(x)[start : start + size] for x in _shards.few_positives(sizes, pair))
+    found = []
+    for implementation, exchange in STRATEGIES:
+        own = z.clone().requires_grad_()
+        options = {"implementation": implementation, "exchange": exchange}
+        loss = losses.sup_con(own, labels, group=True, **options)
+        loss.backward()
+        found.append((loss.item(), own.grad.numpy()))
+    return found
+
+
 COMPILED = ("nt_xent", "nt_xent, ids", "sup_con", "info_nce, symmetric, queue, ids")
 
 

@@ -157,7 +157,7 @@ def test_no_torch_operation_makes_a_matrix(name: str, monkeypatch: Any) -> None:
 @pytest.mark.only("jax")
 @pytest.mark.parametrize("implementation", ["dense", "tiled"])
 def test_jax_jit_with_traced_labels_and_ids(implementation: str) -> None:
-    """Values of integers are unknown while it traces; all different labels give NaN then."""
+    """Values of integers are unknown while it traces."""
     import jax
     import jax.numpy as jnp
 
@@ -169,9 +169,6 @@ def test_jax_jit_with_traced_labels_and_ids(implementation: str) -> None:
     assert_near(value, reference.sup_con(z, LABELS), 1e-6, "sup_con")
     eager = jax.grad(lambda z: sup_con(z, jnp.asarray(LABELS), implementation=implementation))(z)
     assert_near(grad, eager, 1e-5, "gradient")
-    value, grad = step(z, jnp.arange(8))  # no two alike: known too late to refuse
-    assert jnp.isnan(value)
-    assert jnp.isnan(grad).all()
     q, k, queue = (jnp.asarray(x, "float32") for x in rows(arrays=3))
     ids = jnp.asarray([0, 0, *range(1, 15)])
     both = jax.jit(
@@ -273,8 +270,8 @@ def test_tensorflow_graphs_of_unknown_sizes(implementation: str, xla: bool) -> N
         (z,), labels = rows(count), LABELS[:count]
         got = by_labels(z, labels)
         assert_near(got, reference.sup_con(z, labels), 1e-12, "sup_con")
-        assert np.isnan(by_labels(z, np.arange(count)))  # no two alike: known too late to refuse
-        assert np.isnan(slope(z, np.arange(count))).all()
+        assert by_labels(z, np.arange(count)) == 0  # no two alike
+        assert not np.any(slope(z, np.arange(count)))
         q, k, queue = rows(count, 3)
         ids = np.arange(2 * count) // 2
         expected = reference.info_nce(q, k, queue, ids=ids, symmetric=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from _largest import largest_array
-from _shards import EVEN, GRADIENT, LOSS, LOSSES, TEMPERATURE, truth
+from _shards import EVEN, GRADIENT, LOSS, LOSSES, TEMPERATURE, few_positives, truth
 from _tolerances import assert_within, tolerance
 
 pytestmark = pytest.mark.only("jax")
@@ -197,6 +197,25 @@ def test_what_is_refused(across: Any, error: Any, words: str, options: Any) -> N
     for loss in (nt_xent, info_nce, lambda z, _, **how: sup_con(z, z[:, 0].astype(int), **how)):
         with pytest.raises(error, match=words):
             loss(z, z, **options)
+
+
+@pytest.mark.usefixtures("dtype")
+@pytest.mark.parametrize("pair", [False, True])
+def test_few_rows_have_a_positive(across: Any, how: Any, pair: bool) -> None:
+    """None, and the loss is 0 everywhere; two on three processes, and the mean is over two."""
+    from ntxent.jax import sup_con
+
+    jax = across.jax
+    z, labels = few_positives(THREE, pair)
+    expected = 0.0, np.zeros_like(z)
+    if pair:
+        single = jax.value_and_grad(partial(sup_con, implementation="dense"))
+        expected = single(*map(jax.numpy.asarray, (z, labels)))
+    step = jax.value_and_grad(partial(sup_con, axis_name="i", **how))
+    shards = z.reshape(3, -1, z.shape[1]), labels.reshape(3, -1)
+    losses, grads = across.sharded(step, across.mesh_of(3))(*shards)
+    assert abs(losses.mean() - expected[0]) <= LOSS
+    assert np.abs(grads.reshape(z.shape) / 3 - expected[1]).max() <= GRADIENT
 
 
 @pytest.mark.usefixtures("dtype")

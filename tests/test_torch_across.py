@@ -158,6 +158,22 @@ def test_a_process_that_is_absent_is_waited_for_no_longer_than_the_timeout() -> 
     assert told.startswith(("RuntimeError", "DistBackendError")), told
 
 
+@pytest.mark.parametrize("pair", [False, True])
+def test_few_rows_have_a_positive(pair: bool) -> None:
+    """None, and the loss is 0 everywhere; two on three processes, and the mean is over two."""
+    sizes = (3, 2, 3)
+    z, labels = map(torch.tensor, _shards.few_positives(sizes, pair))
+    z.requires_grad_()
+    expected = (z * 0).sum()
+    if pair:
+        expected = work.losses.sup_con(z, labels, implementation="dense")
+    expected.backward()
+    for found in zip(*world(3, work.few_positives, sizes, pair), strict=True):
+        values, grads = zip(*found, strict=True)
+        assert abs(np.mean(values) - expected.item()) <= _shards.LOSS
+        assert np.abs(np.concatenate(grads) / 3 - z.grad.numpy()).max() <= _shards.GRADIENT
+
+
 def test_nan_on_one_process_reaches_all() -> None:
     assert np.isnan(world(3, work.with_nan)).all()
 

@@ -5,7 +5,9 @@ A message tells what came, what was expected and what to do. Standard library on
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NoReturn, Protocol
@@ -13,6 +15,8 @@ from typing import Any, NoReturn, Protocol
 DENOMINATORS = ("all", "one_positive", "negatives")
 REDUCTIONS = ("mean", "sum", "none")
 EXCHANGES = ("gather", "ring")
+ONE_ELEMENT = ((), (1,))  # some of PyTorch's ways to shard parameters know no 0-d ones
+HERE = __file__.removesuffix("_checks.py")
 
 
 class ArrayKind(Protocol):
@@ -31,7 +35,7 @@ class ArrayKind(Protocol):
         """Where the array lives."""
 
     def number(self, temperature: Any) -> float | None:
-        """The value of a 0-d array, None where reading it may wait or is impossible."""
+        """The value of an array of one element, None where reading it may wait or can't be."""
 
     def known(self, ids: Any) -> list[int] | None:
         """The ids as numbers, None where they can't be known yet."""
@@ -135,20 +139,20 @@ def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
 
 
 def check_temperature(kind: ArrayKind, temperature: Any, rows: Any) -> None:
-    """A positive finite number, or a 0-d float array (whose value may not be known yet)."""
+    """A positive finite number, or a float array of one (whose value may not be known yet)."""
     if type(temperature) is float or is_number(temperature):
         check_range(temperature)
         return
     if not kind.accepts(temperature):
         msg = (
-            f"temperature must be a number or a 0-d {kind.ARRAY_NAME}; "
+            f"temperature must be a number or a {kind.ARRAY_NAME} of one element; "
             f"got {type(temperature).__name__} {temperature!r}. Pass a float."
         )
         raise TypeError(msg)
-    if tuple(temperature.shape) != ():
+    if tuple(temperature.shape) not in ONE_ELEMENT:
         msg = (
-            f"temperature must be 0-d; got shape {tuple(temperature.shape)}. "
-            "One temperature serves the whole batch: pass temperature.reshape(())."
+            f"temperature must be one number, of shape () or (1,); got shape "
+            f"{tuple(temperature.shape)}. One temperature serves the whole batch: pass one element."
         )
         raise ValueError(msg)
     if temperature.dtype not in kind.FLOATS:
@@ -262,6 +266,14 @@ def dtype_names(dtypes: frozenset[Any]) -> str:
 def dtype_name(dtype: Any) -> str:
     """`float32`, whatever the framework writes around it."""
     return getattr(dtype, "name", "") or str(dtype).removeprefix("torch.")
+
+
+def warn(msg: str) -> None:
+    """A RuntimeWarning, at the line that called this package."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(HERE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(msg, RuntimeWarning, stacklevel=level)
 
 
 def missing_framework(backend: str, framework: str) -> ImportError:

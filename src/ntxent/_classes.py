@@ -32,8 +32,8 @@ def classes(
     are equal, by two searches: shapes are known beforehand, which compilers ask for, and `unique`
     can't promise.
 
-    Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: where no two
-    labels are alike it would make 0 of 0 / 0, and the loss a number.
+    Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: it would select 0
+    for a row without a positive, and hide its NaN.
     """
     first = xp.searchsorted(ordered, labels)
     others = xp.searchsorted(ordered, labels, side="right") - first - 1

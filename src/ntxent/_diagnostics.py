@@ -74,7 +74,7 @@ def diagnostics(
     *views : array of NumPy, PyTorch, JAX or TensorFlow, shape (N, d)
         Two or more views; row i of each comes from image i. float64, float32, float16 or bfloat16,
         all of one shape and dtype, on any device, with or without a gradient.
-    temperature : float or 0-d array, default 0.1
+    temperature : float or array of one element, default 0.1
         The divisor of the similarities, that of the loss. Loss and effective negatives depend on
         it, the rest does not.
     ids : array of integers, shape (N,), optional
@@ -136,7 +136,7 @@ def diagnostics(
     temperature = to_numpy(temperature)
     rows = checked_rows(views, ids, normalize, temperature)
     with np.errstate(all="ignore"):  # NaN and infinity show in the result
-        return _diagnosed(rows, 1 / float(temperature), normalize)
+        return _diagnosed(rows, 1 / float(np.reshape(temperature, ())), normalize)
 
 
 def _diagnosed(rows: Rows, scale: float, normalize: bool) -> Diagnostics:

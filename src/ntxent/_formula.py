@@ -112,11 +112,12 @@ def sup_con(
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
         if reduction != "mean":
             return reduced(ops, rows, reduction, z.dtype, across)
-        # Where labels are known too late to refuse them, and no two are alike: 0 / 0 is NaN.
         total = ops.reduce(anchors, "sum", anchors.dtype)
         if across is not None:
             total = across.mean(total)
-        return ops.reduce(ops.reduce(rows, "sum", rows.dtype) / total, "none", z.dtype)
+        # Without any anchor 0 / 1, not 0 / 0: a step on such a batch leaves all weights alone.
+        mean = ops.reduce(rows, "sum", rows.dtype) / ops.or_one(total)
+        return ops.reduce(mean, "none", z.dtype)
 
     return ops.evaluate(loss, [z], temperature, implementation, across)
 

@@ -55,7 +55,7 @@ class Ops(_checks.ArrayKind, Protocol):
         """The same, each row divided by its length; a zero row stays zero."""
 
     def inverse(self, temperature: Any, like: Array) -> Any:
-        """1/temperature; of an array in `like`'s dtype, NaN if it is not positive and finite."""
+        """1/temperature; of an array 0-d, in `like`'s dtype, NaN if not positive and finite."""
 
     def repeat(self, ids: Array, times: int) -> Array:
         """The ids over and over, once a view."""
@@ -104,6 +104,9 @@ class Ops(_checks.ArrayKind, Protocol):
 
     def half(self, x: Array, index: int) -> Array:
         """The first or the second half of a vector."""
+
+    def or_one(self, count: Array) -> Array:
+        """The number, 1 in place of 0: what a sum over so many is divided by."""
 
     def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
         """The mean, the sum, or for "none" the rows themselves, in a dtype."""

@@ -20,6 +20,7 @@ from ntxent._checks import (
     check_switches,
     check_temperature,
     size,
+    warn,
 )
 
 TEMPERATURE = 0.1
@@ -74,7 +75,10 @@ def check_sup_con(
     implementation: str | None,
     alone: bool = True,
 ) -> None:
-    """Refuse what `sup_con` can't give a right number for; not alone, others have more labels."""
+    """Refuse what `sup_con` can't give a right number for, warn of a batch that teaches nothing.
+
+    Not alone, others have more labels.
+    """
     check_rows(kind, "z", z)
     check_temperature(kind, temperature, z)
     check_choices(kind, DENOMINATORS[0], reduction, implementation)
@@ -82,12 +86,15 @@ def check_sup_con(
     check_ids(kind, "labels", labels, z, size(z), "one for each row of z")
     known = kind.known(labels) if alone else None
     if known is not None and len(set(known)) == len(known):
-        msg = (
-            f"sup_con needs a label that at least two rows have; got {len(known)} labels, no two "
-            "of them equal, so that no row has a positive. For pairs of views without labels, use "
-            "nt_xent(z1, z2)."
-        )
-        raise ValueError(msg)
+        warn(NO_POSITIVE.format(len(known)))
+
+
+NO_POSITIVE = (
+    "sup_con got a batch in which no row has a positive: {} labels, no two of them equal. Its loss "
+    "is 0 and so are all gradients: a step on it teaches nothing. Draw batches with several rows "
+    "of a label (views of one image are such rows); for pairs of views without labels, use "
+    "nt_xent(z1, z2)."
+)
 
 
 def check_info_nce(

@@ -45,7 +45,7 @@ class TapeOps(TapeRows):
         raise NotImplementedError
 
     def inverse(self, temperature: Any, like: Array) -> Any:
-        """1/temperature: a float for a number, an array of `like`'s dtype for an array."""
+        """1/temperature: a float for a number, a 0-d array of `like`'s dtype for an array."""
         if not is_array(temperature):
             return 1 / float(temperature)
         return self._inverse_rule(temperature, untraced(like))
@@ -53,9 +53,10 @@ class TapeOps(TapeRows):
     def _inverse(self, temperature: Array, like: Array) -> Ruled:
         def pullback(residuals: Any, g: Array) -> tuple[Array | None, ...]:
             (inverse,) = residuals
-            return self.cast(-g * inverse * inverse, dtype), None
+            return self.cast(-g * inverse * inverse, dtype).reshape(shape), None
 
-        dtype, wide = temperature.dtype, self.cast(temperature, like.dtype)
+        dtype, shape = temperature.dtype, temperature.shape
+        wide = self.cast(temperature, like.dtype).reshape(())
         # The value may be unknown yet: NaN says what a check can't.
         proper = (wide > 0) & (wide < math.inf)
         inverse = self.cast(self.xp.where(proper, 1 / wide, math.nan), like.dtype)
@@ -155,7 +156,7 @@ class TapeOps(TapeRows):
             return self.cast(self.class_sums(share, groups, across) - share, dtype), None, None
 
         dtype, groups = rows.dtype, classes.groups
-        divisor = self.column(self.xp.where(classes.others == 0, 1.0, classes.others))
+        divisor = self.column(self.or_one(classes.others))
         wide = self.cast(rows, self.xp.float64)
         means = self.cast((self.class_sums(wide, groups, across) - wide) / divisor, dtype)
         return means, (groups, divisor), pullback
@@ -242,6 +243,10 @@ class TapeOps(TapeRows):
 
     def spread(self, x: Any, size: int, device: Any) -> Array:
         """A number or a 0-d array as a vector."""
+        raise NotImplementedError
+
+    def or_one(self, count: Array) -> Array:
+        """The number, 1 in place of 0."""
         raise NotImplementedError
 
     def repeat(self, ids: Array, times: int) -> Array:

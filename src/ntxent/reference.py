@@ -164,7 +164,8 @@ def compared_with(own: list[int], negatives: list[int], j: int, denominator: str
 def sup_con(z: Any, labels: Any, *, temperature: float = 0.1, normalize: bool = True) -> float:
     """SupCon, arXiv 2004.11362, eq. 2: row i must find every other row of its label.
 
-    Each among all other rows. Rows without another of their label are left out of the mean.
+    Each among all other rows. Rows without another of their label are left out of the mean, which
+    is 0 if that leaves none.
 
     Parameters
     ----------
@@ -284,7 +285,8 @@ def losses(terms: Terms, arrays: Sequence[Any], temperature: float, normalize: b
 
 def weighted(terms: Terms, upstream: Any = None) -> list[Term]:
     """All terms, those of each row times its upstream; by default that of the mean."""
-    rows = [1 / len(terms)] * len(terms) if upstream is None else [float(x) for x in upstream]
+    count = max(len(terms), 1)
+    rows = [1 / count] * len(terms) if upstream is None else [float(x) for x in upstream]
     return [
         term._replace(weight=term.weight * row)
         for own, row in zip(terms.values(), rows, strict=True)
@@ -293,5 +295,5 @@ def weighted(terms: Terms, upstream: Any = None) -> list[Term]:
 
 
 def mean(rows: Sequence[float]) -> float:
-    """The mean of the losses."""
-    return math.fsum(rows) / len(rows)
+    """The mean of the losses, 0 of none."""
+    return math.fsum(rows) / max(len(rows), 1)

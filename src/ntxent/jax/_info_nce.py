@@ -37,7 +37,7 @@ def info_nce(
     negatives : Array, shape (K, d) or (N, M, d), optional
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
-    temperature : float or 0-d Array, default 0.1
+    temperature : float or Array of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     ids : Array of integers, shape (N,) or (N + K,), optional

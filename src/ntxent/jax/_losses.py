@@ -32,7 +32,7 @@ def nt_xent(
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
         all of one shape and dtype, traced or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
-    temperature : float or 0-d Array, default 0.1
+    temperature : float or Array of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     ids : Array of integers, shape (N,), optional
@@ -156,14 +156,15 @@ def sup_con(
         everything and a zero gradient.
     labels : Array of integers, shape (n,)
         Any integers, compared as integers.
-    temperature : float or 0-d Array, default 0.1
+    temperature : float or Array of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array,
         traced or not, receives its gradient, and gives NaN if it is not positive and finite.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and a few tiles of at most 1024 x 1024; "dense" holds a few n^2
         matrices and also serves forward mode alone: `jvp`, `jacfwd`. By default "tiled".
@@ -188,8 +189,12 @@ def sup_con(
         integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
-        finite, an unknown choice, and labels of which no two are equal. Under `jit`, where labels
-        are unknown when it is traced, the last gives NaN instead.
+        finite, and an unknown choice. Under `jit` when it is traced.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal, unless they are traced.
 
     Notes
     -----

@@ -74,7 +74,7 @@ class JaxOps:
     def inverse(self, temperature: Any, like: Array) -> Any:
         if is_number(temperature):
             return 1 / float(temperature)
-        wide = temperature.astype(like.dtype)
+        wide = temperature.astype(like.dtype).reshape(())
         # The value may be unknown yet: NaN says what a check can't, in the gradient too.
         return jnp.where((wide > 0) & (wide < math.inf), 1, math.nan) / wide
 
@@ -148,6 +148,9 @@ class JaxOps:
 
     def half(self, x: Array, index: int) -> Array:
         return jnp.split(x, 2)[index]
+
+    def or_one(self, count: Array) -> Array:
+        return jnp.where(count == 0, 1, count)
 
     def reduce(self, rows: Array, reduction: str, dtype: Any) -> Array:
         if reduction == "none":

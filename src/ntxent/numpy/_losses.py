@@ -30,7 +30,7 @@ def nt_xent(
         Two or more views; row i of each comes from image i. float64, float32 or float16, all of one
         shape and dtype, contiguous or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
-    temperature : float or 0-d ndarray, default 0.1
+    temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     ids : ndarray of integers, shape (N,), optional
@@ -123,14 +123,15 @@ def sup_con(
         everything and a zero gradient.
     labels : ndarray of integers, shape (n,)
         Any integers, compared as integers.
-    temperature : float or 0-d ndarray, default 0.1
+    temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and two tiles of at most 512 x 512; "dense" holds a few n^2
         matrices. By default "tiled".
@@ -148,7 +149,12 @@ def sup_con(
         aren't integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't
-        positive and finite, an unknown choice, and labels of which no two are equal.
+        positive and finite, and an unknown choice.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal.
 
     Notes
     -----
@@ -206,7 +212,7 @@ def info_nce(
     negatives : ndarray, shape (K, d) or (N, M, d), optional
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
-    temperature : float or 0-d ndarray, default 0.1
+    temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
         receives its gradient from `value_and_grad`.
     ids : ndarray of integers, shape (N,) or (N + K,), optional

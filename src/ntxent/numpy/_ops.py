@@ -75,6 +75,9 @@ class NumpyOps(TapeOps):
     def logsumexp(self, scores: Array) -> Array:
         return logsumexp(scores, 1)
 
+    def or_one(self, count: Array) -> Array:
+        return np.where(count == 0, 1.0, count)
+
     def one_id(self, rows: Array, value: int) -> Array:
         return np.full(len(rows), value)
 
@@ -83,8 +86,9 @@ class NumpyOps(TapeOps):
         return np.full(size, x)
 
     def number(self, temperature: Any) -> float:
-        """The value of a 0-d array, for the check of its range."""
-        return float(untraced(temperature))
+        """The value of an array of one element, for the check of its range."""
+        found: float = untraced(temperature).item()
+        return found
 
     def known(self, ids: Array) -> list[int]:
         found: list[int] = ids.tolist()

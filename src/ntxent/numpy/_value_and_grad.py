@@ -25,7 +25,7 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
     callable
         Called as `fn` is, it returns ``(loss, gradients)``: one gradient, of the argument's shape
         and dtype, for every floating `numpy.ndarray` among the arguments, positional ones first,
-        then those by keyword (a temperature given as a 0-d array, for instance). Numbers, integer
+        then those by keyword (a temperature given as an array, for instance). Numbers, integer
         arrays and anything else are passed on.
 
     Raises

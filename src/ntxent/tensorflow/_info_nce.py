@@ -37,7 +37,7 @@ def info_nce(
     negatives : Tensor, shape (K, d) or (N, M, d), optional
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
-    temperature : float or 0-d Tensor or Variable, default 0.1
+    temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, as in `nt_xent`.
     ids : Tensor of integers, shape (N,) or (N + K,), optional
         Pairs with equal ids (the same caption, patient, product) are never negatives of each other.

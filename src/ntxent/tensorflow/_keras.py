@@ -151,8 +151,8 @@ class SupConLoss(Loss):
     Notes
     -----
     Formula, memory and time are those of `sup_con`. Labels may have shape (n,) or (n, 1). A batch
-    in which no two rows have one label has the loss NaN: choose batches large enough for the number
-    of classes.
+    in which no two rows have one label has the loss 0 and teaches nothing: choose batches large
+    enough for the number of classes.
 
     Examples
     --------
@@ -222,7 +222,7 @@ class SupConLoss(Loss):
         if across is not None:
             total = across.mean(total)
         count = tf.cast(tf.shape(labels)[0], total.dtype)
-        return rows * tf.cast(count / total, rows.dtype)
+        return rows * tf.cast(count / OPS.or_one(total), rows.dtype)
 
 
 def column(labels: Any) -> tf.Tensor:

@@ -38,7 +38,7 @@ def nt_xent(
         all of one shape and dtype, eager or symbolic; N and d may be unknown. Variables may be
         TensorFlow's or Keras'. Rows may have any length: they are normalised inside, and a zero row
         has similarity 0 to everything and a zero gradient.
-    temperature : float, or 0-d Tensor or Variable, default 0.1
+    temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,), optional
@@ -163,13 +163,14 @@ def sup_con(
         everything and a zero gradient.
     labels : Tensor of integers, shape (n,)
         Any integers, compared as integers.
-    temperature : float or 0-d Tensor or Variable, default 0.1
+    temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, as in `nt_xent`.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled"}, optional
         "tiled" holds O(n d) and tiles as in `nt_xent`; "dense" holds a few n^2 matrices. By default
         "tiled".
@@ -192,10 +193,14 @@ def sup_con(
         integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
-        finite, an unknown choice, and labels of which no two are equal. In a graph, where labels
-        are unknown when it is traced, the last gives NaN instead.
+        finite, and an unknown choice. In a `tf.function` when it is traced.
     RuntimeError
         For `cross_replica=True` outside of `strategy.run`.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal, when run eagerly.
 
     Notes
     -----

@@ -77,7 +77,7 @@ class TensorflowOps:
     def inverse(self, temperature: Any, like: Tensor) -> Any:
         if is_number(temperature):
             return 1 / float(temperature)
-        wide = tf.cast(temperature, like.dtype)
+        wide = tf.reshape(tf.cast(temperature, like.dtype), ())
         # The value may be unknown yet: NaN, 0 / 0, says what a check can't.
         one = tf.cast(tf.logical_and(wide > 0, tf.math.is_finite(wide)), wide.dtype)
         return one / (one * wide)
@@ -146,6 +146,9 @@ class TensorflowOps:
         nothing = tf.maximum(a, b) < lowest(a)
         found = tf.reduce_logsumexp(tf.stack((tf.where(nothing, tf.zeros_like(a), a), b)), 0)
         return none_where(nothing, found)
+
+    def or_one(self, count: Tensor) -> Tensor:
+        return tf.where(tf.equal(count, 0), tf.ones_like(count), count)
 
     def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
         if reduction != "none":

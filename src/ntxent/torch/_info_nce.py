@@ -38,7 +38,7 @@ def info_nce(
     negatives : Tensor, shape (K, d) or (N, M, d), optional
         More keys that are nobody's partner: K that all queries share (a queue, say), or M of each
         query's own. They are normalised as well.
-    temperature : float or 0-d Tensor, default 0.1
+    temperature : float or Tensor of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,) or (N + K,), optional

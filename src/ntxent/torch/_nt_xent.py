@@ -33,7 +33,7 @@ def nt_xent(
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
         all of one shape, dtype and device, contiguous or not. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
-    temperature : float or 0-d Tensor, default 0.1
+    temperature : float or Tensor of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     ids : Tensor of integers, shape (N,), optional

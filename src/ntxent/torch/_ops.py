@@ -86,6 +86,9 @@ class TorchOps(TapeOps):
     def logsumexp(self, scores: Tensor) -> Tensor:
         return scores.logsumexp(1)
 
+    def or_one(self, count: Tensor) -> Tensor:
+        return torch.threshold(count, 0.0, 1.0)
+
     def one_id(self, rows: Tensor, value: int) -> Tensor:
         return torch.full(rows.shape[:1], value, device=self.device(rows))
 

@@ -36,14 +36,15 @@ def sup_con(
         everything and a zero gradient.
     labels : Tensor of integers, shape (n,)
         Any integers of int8 to int64 and uint8, compared as integers.
-    temperature : float or 0-d Tensor, default 0.1
+    temperature : float or Tensor of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
     normalize : bool, default True
         False takes the dot products of the rows as they are.
     reduction : {"mean", "sum", "none"}, default "mean"
         "mean" is over the rows that have a positive: a row whose label no other row has is left out
-        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row.
+        of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
+        batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled", "triton"}, optional
         "tiled" holds O(n d) and at most 48 MiB of tiles; "dense" holds a few n^2 matrices; "triton"
         holds O(n d), on a CUDA GPU of capability 8.0 or higher, for all dtypes but float64. By
@@ -71,11 +72,16 @@ def sup_con(
         integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, devices that differ, a temperature
-        that isn't positive and finite, an unknown choice, and labels of which no two are equal;
-        while tracing and on a GPU labels aren't read beforehand, and the loss is NaN for such.
+        that isn't positive and finite, and an unknown choice.
     RuntimeError
         For `implementation="triton"` where it can't serve, with a message that says why; with a
         group, where `torch.distributed` isn't initialized or another process refused its shard.
+
+    Warns
+    -----
+    RuntimeWarning
+        For labels of which no two are equal, unless they aren't read beforehand: while tracing, on
+        a GPU, with a group.
 
     Notes
     -----
