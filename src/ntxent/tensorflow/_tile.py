@@ -46,7 +46,15 @@ def either(unshifted: Any, run: Callable[[bool], Any]) -> Any:
     """`run(shifted)`, as the scores are known to need it or not, or will turn out."""
     if isinstance(unshifted, bool):
         return run(not unshifted)
-    return tf.cond(unshifted, lambda: run(False), lambda: run(True))
+    found: Any = None
+
+    def branch(shifted: bool) -> list[Tensor]:
+        nonlocal found
+        found = run(shifted)
+        return [x for x in tf.nest.flatten(found) if x is not None]  # TensorFlow 1 refuses None
+
+    values = iter(tf.cond(unshifted, lambda: branch(False), lambda: branch(True)))
+    return tf.nest.map_structure(lambda x: None if x is None else next(values), found)
 
 
 def values(queries: Tensor, keys: Tensor, scale: Tensor, excluded: Tensor, shifted: bool) -> Tensor:

@@ -82,7 +82,10 @@ def backward(
 
 
 def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a graph: eagerly, Python would dispatch each operation of each tile."""
+    """The function as a graph: eagerly, Python would dispatch each operation of each tile.
+
+    In a graph of TensorFlow 1 too: its own loops may write a tile once alone.
+    """
     plain = tf.function(function, autograph=False, reduce_retracing=True)
     compiled = tf.function(function, autograph=False, jit_compile=True)
 
@@ -90,7 +93,7 @@ def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
         rows = count(queries)
         if not in_xla() and isinstance(rows, int) and rows >= COMPILED_ROWS:
             return compiled(queries, *rest)
-        return (plain if tf.executing_eagerly() else function)(queries, *rest)
+        return (function if tf.inside_function() else plain)(queries, *rest)
 
     return run
 
