@@ -41,8 +41,9 @@ ROWS_FOR_LABELS = (
 def taken(name: str, value: Any) -> Any:
     """A NumPy array, or a variable of Keras', as a tensor of known rank; all else as it came."""
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        native = value.dtype.newbyteorder("=")  # a graph would read the bytes as they stand
         try:
-            value = tf.convert_to_tensor(value)
+            value = tf.convert_to_tensor(value.astype(native, copy=False))
         except (TypeError, ValueError) as error:
             raise TypeError(UNKNOWN_DTYPE.format(name, value.dtype)) from error
     elif isinstance(value, keras.Variable) and on_tensorflow():
