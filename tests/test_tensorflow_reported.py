@@ -41,20 +41,11 @@ def test_in_a_process_of_its_own(name: str) -> None:
 # What is Python's own in the package, and so may meet `==`, `in`, `not`, `and` and `or`.
 NAMES = {"both", "columns", "cross_replica", "denominator", "dtype", "implementation", "keep"}
 NAMES |= {"mirrored", "normalize", "reduction", "shape", "shifted", "symmetric", "turned", "unit"}
-NAMES |= {"unshifted"}  # `isinstance` has seen that it is a bool
+NAMES |= {"large", "unshifted"}  # `isinstance` has seen to it
 CALLS = {"accepts", "all", "alone", "any", "backend", "choose", "executing_eagerly", "in_xla"}
 CALLS |= {"in_cross_replica_context", "is_number", "isinstance", "len", "needs_shift"}
-CALLS |= {"on_tensorflow", "unrun"}
-ATTRIBUTES = {
-    "columns",
-    "dtype",
-    "filled",
-    "is_floating",
-    "rank",
-    "reduction",
-    "shape",
-    "symmetric",
-}
+CALLS |= {"on_tensorflow", "should_invoke_op_callbacks", "unrun"}
+ATTRIBUTES = {"dtype", "filled", "is_floating", "rank", "reduction", "shape"}
 # `isinstance` has seen that these are integers.
 INTEGERS = {"query_ids == key_ids", "self.count % self.tiles != 0"}
 INTEGERS |= {"rows >= COMPILED_ROWS", "n <= ALONE"}
@@ -92,8 +83,8 @@ def suspicious(source: str) -> Iterator[str]:
     Of two tensors in a graph of TensorFlow 1, they are Python's, of objects.
     """
     for node in ast.walk(ast.parse(source)):
-        equal = ast.Eq, ast.NotEq, ast.In, ast.NotIn
-        if isinstance(node, ast.Compare) and any(isinstance(op, equal) for op in node.ops):
+        fine = ast.Is, ast.IsNot, ast.Lt, ast.LtE, ast.Gt, ast.GtE
+        if isinstance(node, ast.Compare) and not all(isinstance(op, fine) for op in node.ops):
             bad = not plain(node)
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             bad = not plain(node.operand)

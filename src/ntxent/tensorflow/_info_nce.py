@@ -69,7 +69,8 @@ def info_nce(
     Raises
     ------
     TypeError
-        For anything that isn't a tensor, for integer or complex dtypes, and for dtypes that differ.
+        For anything but tensors and NumPy arrays, for integer or complex dtypes, and for dtypes
+        that differ.
     ValueError
         For shapes that aren't (N, d) or differ, negatives of another shape, empty batches,
         a temperature that isn't positive and finite, an unknown choice, and ids of the wrong shape.

@@ -46,8 +46,9 @@ class NTXentLoss(Loss):
 
     Raises
     ------
-    TypeError, ValueError
-        For a temperature or a choice that `nt_xent` refuses, and for anything but two views.
+    TypeError, ValueError, RuntimeError
+        For a temperature or a choice that `nt_xent` refuses, for anything but two views, and where
+        Keras doesn't run on TensorFlow.
 
     Notes
     -----
@@ -138,15 +139,13 @@ class SupConLoss(Loss):
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean, which is `sup_con`'s "mean": over the rows that have a positive.
         "sum" is over the same rows, and "none" or None gives one value a row, 0 without a positive.
-    implementation, cross_replica
-        As in `NTXentLoss`.
-    name, dtype
+    implementation, cross_replica, name, dtype
         As in `NTXentLoss`. Labels are never cast: they stay the integers that they are.
 
     Raises
     ------
-    TypeError, ValueError
-        For a temperature or a choice that `sup_con` refuses, and labels that aren't integers.
+    TypeError, ValueError, RuntimeError
+        As for `NTXentLoss`, and for labels that aren't integers.
 
     Notes
     -----
@@ -248,8 +247,8 @@ class InfoNCELoss(Loss):
 
     Raises
     ------
-    TypeError, ValueError
-        For a temperature or a choice that `info_nce` refuses.
+    TypeError, ValueError, RuntimeError
+        As for `NTXentLoss`.
 
     Notes
     -----

@@ -36,8 +36,9 @@ def nt_xent(
     *views : Tensor or Variable, shape (N, d)
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
         all of one shape and dtype, eager or symbolic; N and d may be unknown. Variables may be
-        TensorFlow's or Keras'. Rows may have any length: they are normalised inside, and a zero row
-        has similarity 0 to everything and a zero gradient.
+        TensorFlow's or Keras', and wherever a tensor is taken so is a NumPy array. Rows may have
+        any length: they are normalised inside, and a zero row has similarity 0 to everything and a
+        zero gradient.
     temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
@@ -71,13 +72,16 @@ def nt_xent(
     Raises
     ------
     TypeError
-        For anything that isn't a tensor, for integer or complex dtypes, and for dtypes that differ.
+        For anything but tensors and arrays, for integer or complex dtypes, and dtypes that differ.
     ValueError
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
         that isn't positive and finite, an unknown choice, ids of the wrong shape, and
         `denominator="negatives"` for a batch without negatives. In a `tf.function` when it is
-        traced; sizes of views or ids that are unknown then and turn out to differ are TensorFlow's
-        `InvalidArgumentError` when it runs.
+        traced; sizes of views or ids that are unknown then and turn out to differ, or to be 0, are
+        TensorFlow's `InvalidArgumentError` when it runs. XLA gives NaN for the mean of an empty
+        batch.
+    NotImplementedError
+        For forward mode of "tiled".
     RuntimeError
         For `cross_replica=True` outside of `strategy.run`.
 
@@ -101,6 +105,10 @@ def nt_xent(
     `tf.config.experimental.enable_tensor_float_32_execution(False)` is called.
 
     Two runs on one machine give the same bits.
+
+    `tf.debugging.enable_check_numerics()` finds nothing in a batch of finite rows, but for a row
+    without any negative (one image alone, ids that are all equal): the log-sum-exp of no pairs is
+    -infinity, from which the loss is right.
 
     `cross_replica` serves `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`. Each
     of the W replicas, which may hold different numbers of images, gathers the rows of all: W V N d
@@ -189,8 +197,8 @@ def sup_con(
     Raises
     ------
     TypeError
-        For anything that isn't a tensor, for integer or complex rows, and for labels that aren't
-        integers.
+        For anything but tensors and NumPy arrays, for integer or complex rows, and for labels that
+        aren't integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
         finite, and an unknown choice. In a `tf.function` when it is traced.

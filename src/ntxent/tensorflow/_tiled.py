@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # has no public name
+from tensorflow.python.framework.op_callbacks import should_invoke_op_callbacks  # no public names
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from ntxent._pairs import Side
 from ntxent._sums import both as sum_of
@@ -91,7 +92,8 @@ def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(queries: Tensor, *rest: Any) -> Any:
         rows = count(queries)
-        if not in_xla() and isinstance(rows, int) and rows >= COMPILED_ROWS:
+        large = isinstance(rows, int) and rows >= COMPILED_ROWS
+        if large and not (in_xla() or should_invoke_op_callbacks()):  # XLA can't check numerics
             return compiled(queries, *rest)
         return (function if tf.inside_function() else plain)(queries, *rest)
 
