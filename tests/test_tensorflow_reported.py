@@ -45,7 +45,8 @@ NAMES |= {"large", "unshifted"}  # `isinstance` has seen to it
 CALLS = {"accepts", "all", "alone", "any", "backend", "choose", "executing_eagerly", "in_xla"}
 CALLS |= {"in_cross_replica_context", "is_number", "isinstance", "len", "needs_shift"}
 CALLS |= {"on_tensorflow", "should_invoke_op_callbacks", "unrun"}
-ATTRIBUTES = {"dtype", "filled", "is_floating", "rank", "reduction", "shape"}
+ATTRIBUTES = {"columns", "dtype", "filled", "is_floating", "rank", "reduction", "shape"}
+ATTRIBUTES |= {"symmetric"}
 # `isinstance` has seen that these are integers.
 INTEGERS = {"query_ids == key_ids", "self.count % self.tiles != 0"}
 INTEGERS |= {"rows >= COMPILED_ROWS", "n <= ALONE"}
