@@ -46,7 +46,7 @@ ROOT = {
 OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics")}
 OUTSIDE["plot"] = {"numpy", "matplotlib"}
 # What comes with a framework, or, Triton, is imported where it is asked for.
-BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras"}, "torch": {"triton"}}
+BRINGS = {"jax": {"numpy"}, "tensorflow": {"keras", "numpy"}, "torch": {"triton"}}
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
 KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}
 KERNELS |= {f"_triton{part}" for part in ("", "_blocks", "_scores", "_forward", "_backward")}
