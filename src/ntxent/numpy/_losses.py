@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.numpy._ops import OPS
 from ntxent.numpy._tiled import Array
 
 
+@named
 def nt_xent(
     *views: Array,
     temperature: float | Array = TEMPERATURE,
@@ -100,6 +102,7 @@ def nt_xent(
     )
 
 
+@named
 def sup_con(
     z: Array,
     labels: Array,
@@ -187,6 +190,7 @@ def sup_con(
     return _formula.sup_con(OPS, z, labels, temperature, normalize, reduction, implementation)
 
 
+@named
 def info_nce(
     query: Array,
     key: Array,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
 from ntxent.tensorflow._given import nonempty, same_shape, taken
 from ntxent.tensorflow._ops import OPS
 
 
+@named
 def info_nce(
     query: Any,
     key: Any,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ntxent import _checks
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.torch._info_nce import info_nce
 from ntxent.torch._nt_xent import nt_xent
@@ -94,6 +95,7 @@ class NTXentLoss(Loss):
     True
     """
 
+    @named
     def __init__(
         self,
         *,
@@ -163,6 +165,7 @@ class SupConLoss(Loss):
     0.239545
     """
 
+    @named
     def __init__(
         self,
         *,
@@ -229,6 +232,7 @@ class InfoNCELoss(Loss):
     0.126928
     """
 
+    @named
     def __init__(
         self,
         *,
