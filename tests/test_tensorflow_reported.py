@@ -41,7 +41,7 @@ def test_in_a_process_of_its_own(name: str) -> None:
 # What is Python's own in the package, and so may meet `==`, `in`, `not`, `and` and `or`.
 NAMES = {"both", "columns", "cross_replica", "denominator", "dtype", "implementation", "keep"}
 NAMES |= {"mirrored", "normalize", "reduction", "shape", "shifted", "symmetric", "turned", "unit"}
-NAMES |= {"large", "unshifted"}  # `isinstance` has seen to it
+NAMES |= {"column", "floats", "large", "unshifted"}  # `isinstance` has seen to it
 CALLS = {"accepts", "all", "alone", "any", "backend", "choose", "executing_eagerly", "in_xla"}
 CALLS |= {"in_cross_replica_context", "is_number", "isinstance", "len", "needs_shift"}
 CALLS |= {"on_tensorflow", "should_invoke_op_callbacks", "unrun"}
@@ -248,10 +248,14 @@ def test_rows_for_labels_are_refused(tf: Any) -> None:
 
     model = keras.Sequential([keras.layers.Dense(2)])
     model.compile("sgd", sup_con)
-    words = r"which look like rows.*compile\(loss=SupConLoss\(\)\)"
+    words = r"which are rows, and one number a row for z.*compile\(loss=SupConLoss\(\)\)"
     with pytest.raises(TypeError, match=words):
         model.fit(np.eye(4, dtype="float32"), np.array([1, 1, 2, 2]), verbose=0)
     with pytest.raises(TypeError, match=words):
+        sup_con(tf.constant([[1.0], [1.0], [2.0], [2.0]]), tf.eye(4))
+    with pytest.raises(
+        TypeError, match=r"as labels or ids are. For labels use sup_con\(z, labels\)"
+    ):
         sup_con(tf.constant([1, 1, 2, 2]), tf.eye(4))
 
 

@@ -31,9 +31,9 @@ UNKNOWN_DTYPE = (
 EMPTY = (
     "expected at least one row; got none. The loss of an empty batch has no value: leave it out."
 )
-ROWS_FOR_LABELS = (
-    "labels must be integers of shape (n,); got {} of shape {}, which look like rows. sup_con "
-    "takes the rows first and their labels second. Keras passes labels first: use "
+SWAPPED = (
+    "sup_con takes the rows first and their labels second; got {} of shape {} for labels, which "
+    "are rows, and one number a row for z. Keras passes labels first: use "
     "compile(loss=SupConLoss()) of ntxent.tensorflow."
 )
 
@@ -84,8 +84,11 @@ def same_shape(views: Sequence[Any]) -> Sequence[Any]:
     return [tf.ensure_shape(view, shape) for view in views]
 
 
-def check_order(labels: Any) -> None:
-    """Refuse rows for labels, which is what Keras' `compile(loss=sup_con)` passes."""
-    if OPS.accepts(labels) and labels.dtype.is_floating and labels.shape.rank == 2:
-        came = labels.dtype.name, tuple(labels.shape)
-        raise TypeError(ROWS_FOR_LABELS.format(*came))
+def check_order(z: Any, labels: Any) -> None:
+    """Refuse labels, then rows: what Keras' `compile(loss=sup_con)` passes, labels made floats."""
+    if not (OPS.accepts(z) and OPS.accepts(labels)):
+        return
+    floats = z.dtype.is_floating and labels.dtype.is_floating
+    column = z.shape.rank == 1 or (z.shape.rank == 2 and z.shape[1] == 1)
+    if floats and column and labels.shape.rank == 2:
+        raise TypeError(SWAPPED.format(labels.dtype.name, tuple(labels.shape)))

@@ -13,7 +13,7 @@ from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import Unrun, unrun
 from ntxent.tensorflow._given import taken
 from ntxent.tensorflow._info_nce import info_nce
-from ntxent.tensorflow._keras_loss import Labelled, Loss
+from ntxent.tensorflow._keras_loss import Labelled, Loss, column
 from ntxent.tensorflow._losses import nt_xent, sup_con
 from ntxent.tensorflow._ops import OPS
 
@@ -225,12 +225,6 @@ class SupConLoss(Loss):
             total = across.mean(total)
         count = tf.cast(tf.shape(labels)[0], total.dtype)
         return rows * tf.cast(count / OPS.or_one(total), rows.dtype)
-
-
-def column(labels: Any) -> tf.Tensor:
-    """Labels of shape (n,), also where Keras made (n, 1) of them."""
-    labels = tf.convert_to_tensor(labels)
-    return labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
 
 
 @keras.saving.register_keras_serializable("ntxent")

@@ -90,3 +90,9 @@ class Labelled(keras.losses.Loss):
         """What the function says; there is no other target."""
         del y_true
         return self.function(y_pred)
+
+
+def column(labels: Any) -> tf.Tensor:
+    """Labels of shape (n,), also where Keras made (n, 1) of them."""
+    labels = tf.convert_to_tensor(labels)
+    return labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels

@@ -240,7 +240,7 @@ def sup_con(
     0.239545
     """
     z, labels = taken("z", z), taken("labels", labels)
-    check_order(labels)
+    check_order(z, labels)
     (z,) = nonempty((z,), reduction, cross_replica)
     temperature = taken("temperature", temperature)
     options = normalize, reduction, implementation, replicas(cross_replica)
