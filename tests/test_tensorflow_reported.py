@@ -253,9 +253,7 @@ def test_rows_for_labels_are_refused(tf: Any) -> None:
         model.fit(np.eye(4, dtype="float32"), np.array([1, 1, 2, 2]), verbose=0)
     with pytest.raises(TypeError, match=words):
         sup_con(tf.constant([[1.0], [1.0], [2.0], [2.0]]), tf.eye(4))
-    with pytest.raises(
-        TypeError, match=r"as labels or ids are. For labels use sup_con\(z, labels\)"
-    ):
+    with pytest.raises(TypeError, match=r"For labels use sup_con\(z, labels\)"):
         sup_con(tf.constant([1, 1, 2, 2]), tf.eye(4))
 
 

@@ -63,11 +63,11 @@ def nonempty(arrays: Sequence[Any], reduction: str, cross_replica: bool) -> Sequ
 
     XLA leaves errors out and gives NaN. A sum of none is 0, and other replicas may have rows.
     """
+    if reduction != "mean" or cross_replica or not all(map(OPS.accepts, arrays)):
+        return arrays
+    if len(arrays) == 0 or any(not len(x.shape) or isinstance(count(x), int) for x in arrays):
+        return arrays
     first, *rest = arrays
-    if reduction != "mean" or cross_replica or not OPS.accepts(first):
-        return arrays
-    if not len(first.shape) or isinstance(count(first), int):
-        return arrays
     with tf.control_dependencies([tf.debugging.Assert(count(first) > 0, [EMPTY])]):
         return [tf.identity(first), *rest]
 
