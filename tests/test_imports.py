@@ -52,7 +52,7 @@ OUTSIDE["plot"] = {"numpy", "matplotlib"}
 BRINGS = {
     "numpy": {"threadpoolctl"},
     "jax": {"numpy"},
-    "tensorflow": {"keras"},
+    "tensorflow": {"keras", "numpy"},
     "torch": {"triton"},
 }
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,26 @@ def test_fit_on_fixed_targets_then_save_and_load(keras: Any, tmp_path: Path) -> 
     assert loaded.loss.get_config() == model.loss.get_config()
     assert loaded.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
     assert loaded.fit(x, y, batch_size=16, verbose=0).history["loss"][0] < losses[0]
+
+
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": False}], ids=str)
+def test_a_last_batch_of_one_row_leaves_the_weights_alone(keras: Any, how: Any) -> None:
+    """`fit` on 49 rows in batches of 24 ends with one that has no pair: loss and gradient are 0."""
+    from ntxent.tensorflow import SupConLoss
+
+    x, labels = views_of(49, 8, dtype="float32")[0], np.arange(49) % 5
+    weights = {}
+    for rows in (48, 49):
+        keras.utils.set_random_seed(0)
+        model = tower(keras)
+        model.compile(keras.optimizers.SGD(0.1), SupConLoss(), **how)
+        warned = rows == 49 and "run_eagerly" in how
+        words = "no row has a positive"
+        with pytest.warns(RuntimeWarning, match=words) if warned else contextlib.nullcontext():
+            model.fit(x[:rows], labels[:rows], batch_size=24, shuffle=False, verbose=0)
+        weights[rows] = model.get_weights()
+    start = keras.models.clone_model(model).get_weights()
+    for before, after, first in zip(weights[48], weights[49], start, strict=True):
+        assert np.isfinite(after).all()
+        assert np.array_equal(before, after)
+        assert np.abs(after - first).max() > 0

@@ -42,10 +42,11 @@ def classes(
     count = number(others)
     if index is None:
         index = xp.cumsum(xp.ones_like(first), 0) - 1
+    one = (others > 0) & (others < 2)  # not `==`, which in graphs of TensorFlow 1 is identity
     return Classes(
         groups=first,
         others=count,
-        ids=xp.where(others == 1, -1 - first, index),
+        ids=xp.where(one, -1 - first, index),
         within=others > 1,
         anchors=xp.sign(count),
     )

@@ -2,7 +2,8 @@
 
 `xp` is either's module; both name alike what is needed here. The mathematics is that of
 `torch/_tile.py`, which writes into its tiles and so stands alone. Sums of exponentials are (sum,)
-where scores are unshifted, and (sum, top) where they are below a running maximum.
+where scores are unshifted, and (sum, top) where they are below a running maximum. `nothing` is the
+maximum of no pairs at all: -inf, or a number that no score is below.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from ntxent._pairs import Side
 Array = Any
 
 
-def both(xp: Any, first: Sequence[Array], second: Sequence[Array]) -> tuple[Array, ...]:
+def both(
+    xp: Any, first: Sequence[Array], second: Sequence[Array], nothing: Any = -math.inf
+) -> tuple[Array, ...]:
     """Two sums as one, below the larger maximum."""
     if len(first) == 1:
         return (first[0] + second[0],)
     (a, a_top), (b, b_top) = first, second
     top = xp.maximum(a_top, b_top)
-    shift = finite(xp, top)
+    shift = finite(xp, top, nothing)
     return a * xp.exp(a_top - shift) + b * xp.exp(b_top - shift), top
 
 
-def finite(xp: Any, top: Array) -> Array:
-    """0 for the maximum of no pairs at all, -inf."""
-    return xp.where(top == -math.inf, xp.zeros_like(top), top)
+def finite(xp: Any, top: Array, nothing: Any = -math.inf) -> Array:
+    """0 for the maximum of no pairs at all."""
+    return xp.where(top <= nothing, xp.zeros_like(top), top)
 
 
 def prepared(xp: Any, side: Side, scale: Array, shifted: bool) -> Side:

@@ -77,7 +77,7 @@ class Replicas:
         found = [context().all_gather(x, axis=0) for x in arrays]
         # A strategy forgets the whole shape.
         pairs = zip(found, arrays, strict=True)
-        return [tf.ensure_shape(x, (None, *own.shape[1:])) for x, own in pairs]
+        return [tf.ensure_shape(x, (None, *own.shape.as_list()[1:])) for x, own in pairs]
 
 
 class Unrun(Replicas):

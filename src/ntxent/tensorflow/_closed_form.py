@@ -9,6 +9,11 @@ import tensorflow as tf
 
 Tensor = Any
 
+NO_FORWARD_MODE = (
+    "the tiled form has no forward mode, which tf.autodiff.ForwardAccumulator asks for. "
+    'Pass implementation="dense", or take the gradient with a tf.GradientTape.'
+)
+
 
 def closed_form(
     forward: Callable[..., tuple[Tensor, Callable[[Tensor], Sequence[Tensor]]]],
@@ -49,4 +54,6 @@ def differentiated(dense: Callable[..., Tensor], inputs: Any, cotangents: Any) -
             inner.watch(given)
             found = dense(*given)
         first = inner.gradient(found, given, upstream)
+        if any(x is None for x in first):  # an accumulator stops all tapes
+            raise NotImplementedError(NO_FORWARD_MODE)
     return outer.gradient(first, inputs, list(cotangents))

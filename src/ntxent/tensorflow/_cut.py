@@ -28,14 +28,14 @@ class Cut(NamedTuple):
         """The fewest tiles, all of nearly equal size; the last is filled up with zeros."""
         size = count(rows)
         tiles = -(-size // most)
+        tiles = max(tiles, 1) if isinstance(tiles, int) else tf.maximum(tiles, 1)  # also of no rows
         return cls(cut(rows, tiles), cut(ids, tiles), cut(tf.range(size) + 1, tiles), tiles, size)
 
 
 def sizes(array: Tensor) -> list[Any]:
     """The shape, with a tensor in place of each size that isn't known yet."""
-    return [
-        tf.shape(array)[axis] if size is None else size for axis, size in enumerate(array.shape)
-    ]
+    known = array.shape.as_list()  # numbers, where TensorFlow 1 has a `Dimension` in the shape
+    return [tf.shape(array)[axis] if size is None else size for axis, size in enumerate(known)]
 
 
 def count(rows: Tensor) -> Any:

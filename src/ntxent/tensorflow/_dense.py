@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import tensorflow as tf
+
+from ntxent.tensorflow._tile import lowest, none_where
 
 Tensor = Any
 
@@ -19,7 +20,7 @@ def pair_logsumexp(
     columns: bool,
 ) -> Tensor:
     """The matrix form: n^2 scores at once, derivatives by TensorFlow."""
-    same = query_ids[:, None] == key_ids
+    same = tf.equal(query_ids[:, None], key_ids)
     scores = tf.matmul(queries * scale, queries if keys is None else keys, transpose_b=True)
     rows = masked_logsumexp(scores, same, 1)
     return tf.concat((rows, masked_logsumexp(scores, same, 0)), 0) if columns else rows
@@ -27,7 +28,7 @@ def pair_logsumexp(
 
 def masked_logsumexp(scores: Tensor, excluded: Tensor, axis: int) -> Tensor:
     """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
-    nothing = tf.constant(-math.inf, scores.dtype)
     empty = tf.reduce_all(excluded, axis)
-    kept = tf.where(excluded & ~tf.expand_dims(empty, axis), nothing, scores)
-    return tf.where(empty, nothing, tf.reduce_logsumexp(kept, axis))
+    left_out = tf.logical_and(excluded, tf.logical_not(tf.expand_dims(empty, axis)))
+    kept = tf.where(left_out, lowest(scores), scores)
+    return none_where(empty, tf.reduce_logsumexp(kept, axis))

@@ -8,7 +8,8 @@ from ntxent import _formula
 from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
-from ntxent.tensorflow._ops import OPS, plain, same_shape
+from ntxent.tensorflow._given import nonempty, same_shape, taken
+from ntxent.tensorflow._ops import OPS
 
 
 @named
@@ -70,7 +71,8 @@ def info_nce(
     Raises
     ------
     TypeError
-        For anything that isn't a tensor, for integer or complex dtypes, and for dtypes that differ.
+        For anything but tensors and NumPy arrays, for integer or complex dtypes, and for dtypes
+        that differ.
     ValueError
         For shapes that aren't (N, d) or differ, negatives of another shape, empty batches,
         a temperature that isn't positive and finite, an unknown choice, and ids of the wrong shape.
@@ -104,7 +106,9 @@ def info_nce(
     >>> round(float(loss), 6)
     0.126928
     """
-    query, key, negatives, temperature, ids = plain(query, key, negatives, temperature, ids)
-    query, key = same_shape((query, key))
+    query, key = same_shape((taken("query", query), taken("key", key)))
+    query, key = nonempty((query, key), reduction, cross_replica)
+    negatives, ids = taken("negatives", negatives), taken("ids", ids)
+    temperature = taken("temperature", temperature)
     options = symmetric, normalize, reduction, implementation, replicas(cross_replica)
     return _formula.info_nce(OPS, query, key, negatives, temperature, ids, *options)

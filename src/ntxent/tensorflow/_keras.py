@@ -11,10 +11,11 @@ import tensorflow as tf
 from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import Unrun, unrun
+from ntxent.tensorflow._given import taken
 from ntxent.tensorflow._info_nce import info_nce
-from ntxent.tensorflow._keras_loss import Labelled, Loss
+from ntxent.tensorflow._keras_loss import Labelled, Loss, column
 from ntxent.tensorflow._losses import nt_xent, sup_con
-from ntxent.tensorflow._ops import OPS, plain
+from ntxent.tensorflow._ops import OPS
 
 MEAN = "sum_over_batch_size"
 MEANS = {MEAN, "mean"}
@@ -46,8 +47,9 @@ class NTXentLoss(Loss):
 
     Raises
     ------
-    TypeError, ValueError
-        For a temperature or a choice that `nt_xent` refuses, and for anything but two views.
+    TypeError, ValueError, RuntimeError
+        For a temperature or a choice that `nt_xent` refuses, for anything but two views, and where
+        Keras doesn't run on TensorFlow.
 
     Notes
     -----
@@ -139,15 +141,13 @@ class SupConLoss(Loss):
     reduction : str, default "sum_over_batch_size"
         Keras' word for the mean, which is `sup_con`'s "mean": over the rows that have a positive.
         "sum" is over the same rows, and "none" or None gives one value a row, 0 without a positive.
-    implementation, cross_replica
-        As in `NTXentLoss`.
-    name, dtype
+    implementation, cross_replica, name, dtype
         As in `NTXentLoss`. Labels are never cast: they stay the integers that they are.
 
     Raises
     ------
-    TypeError, ValueError
-        For a temperature or a choice that `sup_con` refuses, and labels that aren't integers.
+    TypeError, ValueError, RuntimeError
+        As for `NTXentLoss`, and for labels that aren't integers.
 
     Notes
     -----
@@ -187,7 +187,7 @@ class SupConLoss(Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """As Keras does it, but for the labels, which it would make floats of."""
-        (labels,) = plain(y_true)
+        labels = taken("y_true", y_true)
         if unrun() and labels.dtype.is_floating:  # Keras has traced the mean of replicas' labels
             (labels,) = Unrun().gather(tf.cast(labels, tf.int64))
         if self.reduction == "mean_with_sample_weight":  # it divides by the sum of the weights
@@ -227,12 +227,6 @@ class SupConLoss(Loss):
         return rows * tf.cast(count / OPS.or_one(total), rows.dtype)
 
 
-def column(labels: Any) -> tf.Tensor:
-    """Labels of shape (n,), also where Keras made (n, 1) of them."""
-    labels = tf.convert_to_tensor(labels)
-    return labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
-
-
 @keras.saving.register_keras_serializable("ntxent")
 class InfoNCELoss(Loss):
     """`info_nce` as a Keras loss: `y_pred` are the queries, `y_true` their keys.
@@ -250,8 +244,8 @@ class InfoNCELoss(Loss):
 
     Raises
     ------
-    TypeError, ValueError
-        For a temperature or a choice that `info_nce` refuses.
+    TypeError, ValueError, RuntimeError
+        As for `NTXentLoss`.
 
     Notes
     -----

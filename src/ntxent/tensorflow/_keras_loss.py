@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ntxent import _checks
 from ntxent.tensorflow._across import Replicas, replicas
+from ntxent.tensorflow._given import KERAS, on_tensorflow
 from ntxent.tensorflow._ops import OPS
 
 
@@ -24,6 +25,8 @@ class Loss(keras.losses.Loss):
         name: str,
         dtype: Any,
     ) -> None:
+        if not on_tensorflow():
+            raise RuntimeError(KERAS.format(keras.backend.backend()))
         if not _checks.is_number(temperature):
             msg = (
                 f"temperature must be a number here; got {type(temperature).__name__} "
@@ -87,3 +90,9 @@ class Labelled(keras.losses.Loss):
         """What the function says; there is no other target."""
         del y_true
         return self.function(y_pred)
+
+
+def column(labels: Any) -> tf.Tensor:
+    """Labels of shape (n,), also where Keras made (n, 1) of them."""
+    labels = tf.convert_to_tensor(labels)
+    return labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels

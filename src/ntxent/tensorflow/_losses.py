@@ -10,7 +10,8 @@ from ntxent import _formula
 from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
-from ntxent.tensorflow._ops import OPS, plain, same_shape
+from ntxent.tensorflow._given import check_order, nonempty, same_shape, taken
+from ntxent.tensorflow._ops import OPS
 
 Tensor = Any
 
@@ -37,8 +38,9 @@ def nt_xent(
     *views : Tensor or Variable, shape (N, d)
         Two or more views; row i of each comes from image i. float64, float32, bfloat16 or float16,
         all of one shape and dtype, eager or symbolic; N and d may be unknown. Variables may be
-        TensorFlow's or Keras'. Rows may have any length: they are normalised inside, and a zero row
-        has similarity 0 to everything and a zero gradient.
+        TensorFlow's or Keras', and wherever a tensor is taken so is a NumPy array. Rows may have
+        any length: they are normalised inside, and a zero row has similarity 0 to everything and a
+        zero gradient.
     temperature : float or Tensor or Variable of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. A tensor
         receives its gradient, and gives NaN if it is not positive and finite.
@@ -72,13 +74,16 @@ def nt_xent(
     Raises
     ------
     TypeError
-        For anything that isn't a tensor, for integer or complex dtypes, and for dtypes that differ.
+        For anything but tensors and arrays, for integer or complex dtypes, and dtypes that differ.
     ValueError
         For fewer than two views, shapes that aren't (N, d) or differ, empty batches, a temperature
         that isn't positive and finite, an unknown choice, ids of the wrong shape, and
         `denominator="negatives"` for a batch without negatives. In a `tf.function` when it is
-        traced; sizes of views or ids that are unknown then and turn out to differ are TensorFlow's
-        `InvalidArgumentError` when it runs.
+        traced; sizes of views or ids that are unknown then and turn out to differ, or to be 0, are
+        TensorFlow's `InvalidArgumentError` when it runs. XLA gives NaN for the mean of an empty
+        batch.
+    NotImplementedError
+        For forward mode of "tiled".
     RuntimeError
         For `cross_replica=True` outside of `strategy.run`.
 
@@ -102,6 +107,10 @@ def nt_xent(
     `tf.config.experimental.enable_tensor_float_32_execution(False)` is called.
 
     Two runs on one machine give the same bits.
+
+    `tf.debugging.enable_check_numerics()` finds nothing in a batch of finite rows, but for a row
+    without any negative (one image alone, ids that are all equal): the log-sum-exp of no pairs is
+    -infinity, from which the loss is right.
 
     `cross_replica` serves `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`. Each
     of the W replicas, which may hold different numbers of images, gathers the rows of all: W V N d
@@ -133,9 +142,11 @@ def nt_xent(
     >>> tape.gradient(loss, z1).shape
     TensorShape([2, 2])
     """
-    *given, temperature, ids = plain(*views, temperature, ids)
+    given = same_shape([taken(f"view {number}", view) for number, view in enumerate(views, 1)])
+    given = nonempty(given, reduction, cross_replica)
+    temperature, ids = taken("temperature", temperature), taken("ids", ids)
     options = denominator, normalize, reduction, implementation, replicas(cross_replica)
-    return _formula.nt_xent(OPS, same_shape(given), temperature, ids, *options)
+    return _formula.nt_xent(OPS, given, temperature, ids, *options)
 
 
 @named
@@ -189,8 +200,8 @@ def sup_con(
     Raises
     ------
     TypeError
-        For anything that isn't a tensor, for integer or complex rows, and for labels that aren't
-        integers.
+        For anything but tensors and NumPy arrays, for integer or complex rows, and for labels that
+        aren't integers.
     ValueError
         For shapes that aren't (n, d) and (n,), empty batches, a temperature that isn't positive and
         finite, and an unknown choice. In a `tf.function` when it is traced.
@@ -228,6 +239,9 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
-    z, labels, temperature = plain(z, labels, temperature)
+    z, labels = taken("z", z), taken("labels", labels)
+    check_order(z, labels)
+    (z,) = nonempty((z,), reduction, cross_replica)
+    temperature = taken("temperature", temperature)
     options = normalize, reduction, implementation, replicas(cross_replica)
     return _formula.sup_con(OPS, z, labels, temperature, *options)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from ntxent._checks import is_number
@@ -17,6 +14,7 @@ from ntxent.tensorflow import _rows
 from ntxent.tensorflow._across import positive_means
 from ntxent.tensorflow._cut import count, sizes
 from ntxent.tensorflow._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
+from ntxent.tensorflow._tile import lowest, none_where
 
 Tensor = Any
 
@@ -94,9 +92,9 @@ class TensorflowOps:
         if is_number(temperature):
             return 1 / float(temperature)
         wide = tf.reshape(tf.cast(temperature, like.dtype), ())
-        # The value may be unknown yet: NaN says what a check can't.
-        proper = (wide > 0) & (wide < math.inf)
-        return tf.where(proper, tf.ones_like(wide), constant(math.nan, wide)) / wide
+        # The value may be unknown yet: NaN, 0 / 0, says what a check can't.
+        one = tf.cast(tf.logical_and(wide > 0, tf.math.is_finite(wide)), wide.dtype)
+        return one / (one * wide)
 
     def repeat(self, ids: Tensor, times: int) -> Tensor:
         return tf.concat([ids] * times, 0)  # `tile` lacks some of the integers
@@ -159,10 +157,9 @@ class TensorflowOps:
         return tf.nn.softplus(x)
 
     def logaddexp(self, a: Tensor, b: Tensor) -> Tensor:
-        none = constant(-math.inf, a)
-        nothing = (a == none) & (b == none)  # then -inf, without a derivative, which would be NaN
+        nothing = tf.maximum(a, b) < lowest(a)
         found = tf.reduce_logsumexp(tf.stack((tf.where(nothing, tf.zeros_like(a), a), b)), 0)
-        return tf.where(nothing, none, found)
+        return none_where(nothing, found)
 
     def or_one(self, count: Tensor) -> Tensor:
         return tf.where(tf.equal(count, 0), tf.ones_like(count), count)
@@ -174,25 +171,3 @@ class TensorflowOps:
 
 
 OPS = TensorflowOps()
-
-
-def constant(value: float, like: Tensor) -> Tensor:
-    """A number as a tensor of the dtype."""
-    return tf.constant(value, like.dtype)
-
-
-def plain(*arrays: Any) -> list[Any]:
-    """Keras' variables as TensorFlow's tensors; all else as it came."""
-    return [tf.convert_to_tensor(x) if isinstance(x, keras.Variable) else x for x in arrays]
-
-
-def same_shape(views: Sequence[Any]) -> Sequence[Any]:
-    """The views, each with all that is known of the shape of any; held to it when they run."""
-    shapes = [view.shape for view in views if OPS.accepts(view)]
-    if len(shapes) < len(views) or all(shape == shapes[0] for shape in shapes[1:]):
-        return views
-    try:
-        shape = reduce(tf.TensorShape.merge_with, shapes)
-    except ValueError:  # they differ already: `_checks` has the words for it
-        return views
-    return [tf.ensure_shape(view, shape) for view in views]

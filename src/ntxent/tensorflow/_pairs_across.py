@@ -11,7 +11,6 @@ of other replicas are rows, and (h, C) or (g, L): two numbers a row. Gradients a
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -132,7 +131,7 @@ class Pairs:
             return grad, tf.reduce_sum(self.left.rows * grad) / (2 * self.scale)
         if column is None:  # its weights are 0
             zeros = tf.zeros_like(self.right.rows[:, 0])
-            column = Side(zeros, zeros + math.inf)
+            column = Side(zeros, zeros + zeros.dtype.max)
         grad = self.gradient(self.left, self.all_right, row, columns)
         by_scale = tf.reduce_sum(self.left.rows * grad) / self.scale
         return grad, by_scale, self.gradient(self.right, self.all_left, column, rows)

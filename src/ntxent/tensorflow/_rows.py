@@ -7,7 +7,6 @@ TensorFlow differentiates, so that there are second ones.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -27,12 +26,13 @@ def unit(rows: Tensor) -> Any:
     if dtype == tf.float64:
         # The square of a float32 stays within the range of a float64; its own may not.
         largest = tf.stop_gradient(tf.reduce_max(tf.abs(rows), -1, keepdims=True))
-        largest = tf.where(largest == 0, tf.ones_like(largest), largest)
+        largest = tf.where(tf.equal(largest, 0), tf.ones_like(largest), largest)
         rows = rows / largest
     wide = tf.cast(rows, tf.float64)
     squares = tf.reduce_sum(wide * wide, -1, keepdims=True)
-    infinite = tf.constant(math.inf, tf.float64)
-    inverse = tf.math.rsqrt(tf.where(squares == 0, infinite, squares))  # 0 for a zero row
+    zero = tf.equal(squares, 0)
+    inverse = tf.math.rsqrt(tf.where(zero, tf.ones_like(squares), squares))
+    inverse = tf.where(zero, tf.zeros_like(squares), inverse)
     z = tf.cast(wide * inverse, dtype)
 
     def gradient(dz: Tensor) -> Tensor:

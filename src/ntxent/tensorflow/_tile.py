@@ -7,11 +7,13 @@ With S = scale * Q K^T and upstream g (rows) and h (columns), over the pairs tha
     dQ = scale W K                             dK = scale W^T Q
 
 When the keys are the queries, W with h = g holds both terms of a pair.
+
+Pairs that don't count are at the lowest number or 0, not at -inf, nor is any infinity written down:
+`tf.debugging.enable_check_numerics` stops at each. Only a row without any pair has one, as log(0).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,14 +46,34 @@ def either(unshifted: Any, run: Callable[[bool], Any]) -> Any:
     """`run(shifted)`, as the scores are known to need it or not, or will turn out."""
     if isinstance(unshifted, bool):
         return run(not unshifted)
-    return tf.cond(unshifted, lambda: run(False), lambda: run(True))
+    found: Any = None
+
+    def branch(shifted: bool) -> list[Tensor]:
+        nonlocal found
+        found = run(shifted)
+        return [x for x in tf.nest.flatten(found) if x is not None]  # TensorFlow 1 refuses None
+
+    values = iter(tf.cond(unshifted, lambda: branch(False), lambda: branch(True)))
+    return tf.nest.map_structure(lambda x: None if x is None else next(values), found)
 
 
 def values(queries: Tensor, keys: Tensor, scale: Tensor, excluded: Tensor, shifted: bool) -> Tensor:
-    """The scores of a tile, or their exponentials; excluded pairs are at -inf, or at 0."""
+    """The scores of a tile, or their exponentials; excluded pairs are at the lowest, or at 0."""
     scores = tf.matmul(queries * scale, keys, transpose_b=True)
-    scores = tf.where(excluded, tf.constant(-math.inf, scores.dtype), scores)
-    return scores if shifted else tf.exp(scores)
+    if shifted:
+        return tf.where(excluded, lowest(scores), scores)
+    return tf.where(excluded, tf.constant(0, scores.dtype), tf.exp(scores))
+
+
+def lowest(scores: Tensor) -> Tensor:
+    """The number that none is below; its exponential is 0, also below a maximum."""
+    return tf.constant(scores.dtype.min, scores.dtype)
+
+
+def none_where(empty: Tensor, lse: Tensor) -> Tensor:
+    """-inf where there is no pair, with no derivative of any order; elsewhere as it is."""
+    none = tf.math.log(tf.cast(tf.logical_not(empty), lse.dtype))
+    return tf.where(empty, tf.zeros_like(lse), lse) + none
 
 
 def total(tile: Tensor, axis: int, shifted: bool) -> tuple[Tensor, ...]:
@@ -59,19 +81,20 @@ def total(tile: Tensor, axis: int, shifted: bool) -> tuple[Tensor, ...]:
     if not shifted:
         return (tf.reduce_sum(tile, axis),)
     top = tf.reduce_max(tile, axis)
-    return tf.reduce_sum(tf.exp(tile - tf.expand_dims(finite(tf, top), axis)), axis), top
+    shift = finite(tf, top, lowest(top))
+    return tf.reduce_sum(tf.exp(tile - tf.expand_dims(shift, axis)), axis), top
 
 
 def logarithm(sums: Any, shifted: bool) -> Found:
     """The log-sum-exp, and the divisor: the sum, or for shifted scores the log-sum-exp.
 
-    A row without any pair has the sum 0: its weights shall be 0 / inf, or exp(-inf - inf).
+    A row without any pair has the sum 0: its weights are 0, whatever number the divisor is.
     """
     found, *tops = sums
-    lse = tf.math.log(found) + (tops[0] if shifted else 0)
-    infinite = tf.constant(math.inf, lse.dtype)
-    divisor = tf.where(found == 0, infinite, lse if shifted else found)
-    return Found(tf.where(found == 0, -infinite, lse), divisor)
+    lse = tf.math.log(found)
+    if shifted:
+        lse += finite(tf, tops[0], lowest(tops[0]))
+    return Found(lse, tf.where(tf.equal(found, 0), tf.ones_like(found), lse if shifted else found))
 
 
 def forward(
@@ -85,7 +108,7 @@ def forward(
 ) -> tuple[Found, Found | None, Tensor]:
     """What is found along rows and (if asked) columns, and the tile, for the backward pass."""
     others = queries if keys is None else keys
-    tile = values(queries, others, scale, query_ids[:, None] == key_ids, shifted)
+    tile = values(queries, others, scale, tf.equal(query_ids[:, None], key_ids), shifted)
     row, *column = (
         logarithm(total(tile, axis, shifted), shifted) for axis in (1, 0)[: 1 + columns]
     )

@@ -8,20 +8,20 @@ were kept: at most 4 n^2 d flops in all.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # has no public name
+from tensorflow.python.framework.op_callbacks import should_invoke_op_callbacks  # no public names
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from ntxent._pairs import Side
 from ntxent._sums import both as sum_of
 from ntxent._sums import factor, prepared, weights
 from ntxent.tensorflow import _tile
-from ntxent.tensorflow._cut import Cut, add_to, count, cut, store, transposed, uncut
-from ntxent.tensorflow._tile import Found, either, logarithm, total
+from ntxent.tensorflow._cut import Cut, add_to, count, cut, sizes, store, transposed, uncut
+from ntxent.tensorflow._tile import Found, either, logarithm, lowest, total
 
 Tensor = Any
 TILE = 512
@@ -83,15 +83,19 @@ def backward(
 
 
 def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a graph: eagerly, Python would dispatch each operation of each tile."""
+    """The function as a graph: eagerly, Python would dispatch each operation of each tile.
+
+    In a graph of TensorFlow 1 too: its own loops may write a tile once alone.
+    """
     plain = tf.function(function, autograph=False, reduce_retracing=True)
     compiled = tf.function(function, autograph=False, jit_compile=True)
 
     def run(queries: Tensor, *rest: Any) -> Any:
         rows = count(queries)
-        if not in_xla() and isinstance(rows, int) and rows >= COMPILED_ROWS:
+        large = isinstance(rows, int) and rows >= COMPILED_ROWS
+        if large and not (in_xla() or should_invoke_op_callbacks()):  # XLA can't check numerics
             return compiled(queries, *rest)
-        return (plain if tf.executing_eagerly() else function)(queries, *rest)
+        return (function if tf.inside_function() else plain)(queries, *rest)
 
     return run
 
@@ -112,8 +116,8 @@ def forward_loops(
     left, right = grid(queries, keys, query_ids, key_ids, most)
     kept = most_kept(left, right, keys is None) if keep else 0
     arguments = left, right, scale, keys is None, columns, kept
-    row, column, tiles = either(unshifted, partial(found, *arguments))
-    return row, column if columns else None, tiles
+    value: tuple[Found, Found | None, Tensor | None] = either(unshifted, partial(found, *arguments))
+    return value
 
 
 @as_graph
@@ -161,15 +165,16 @@ def most_kept(left: Cut, right: Cut, symmetric: bool) -> int:
     if not (isinstance(left.tiles, int) and isinstance(right.tiles, int)):
         return 0
     tiles = left.tiles * (left.tiles - 1) // 2 if symmetric else left.tiles * right.tiles
-    each = left.rows.shape[1] * right.rows.shape[1] * left.rows.dtype.size
+    each = sizes(left.rows)[1] * sizes(right.rows)[1] * left.rows.dtype.size
     return int(min(KEEP_BYTES // each, tiles))
 
 
 def values(left: Cut, right: Cut, scale: Tensor, row: Tensor, column: Tensor, shifted: bool) -> Any:
     """Those of a tile, without what it was filled up with."""
-    excluded = left.ids[row][:, None] == right.ids[column]
+    excluded = tf.equal(left.ids[row][:, None], right.ids[column])
     if left.filled or right.filled:
-        excluded |= (left.index[row] == 0)[:, None] | (right.index[column] == 0)
+        filling = tf.equal(left.index[row], 0)[:, None], tf.equal(right.index[column], 0)
+        excluded = tf.logical_or(excluded, tf.logical_or(*filling))
     return _tile.values(left.rows[row], right.rows[column], scale, excluded, shifted)
 
 
@@ -192,7 +197,7 @@ def over_tiles(
 
     def others(keeps: bool, number: Tensor, row: Tensor, column: Tensor, *carry: Any) -> Any:
         after = step(carry, row, column, symmetric, number if keeps else None)
-        ends = column + 1 == right.tiles
+        ends = tf.equal(column + 1, right.tiles)
         first = row + 2 if symmetric else 0
         row += tf.cast(ends, tf.int32)
         return number + 1, row, tf.where(ends, first, column + 1), *after
@@ -209,7 +214,7 @@ def over_tiles(
 
 def found(
     left: Cut, right: Cut, scale: Tensor, symmetric: bool, columns: bool, kept: int, shifted: bool
-) -> tuple[Found, Found, Tensor | None]:
+) -> tuple[Found, Found | None, Tensor | None]:
     """Along rows, along columns if they are asked for, and the tiles that are kept, if any."""
     each = 2 if shifted else 1  # what a sum is made of; the loops' variables are those of both
 
@@ -228,23 +233,23 @@ def found(
 
     def start(side: Cut) -> Any:
         zeros = tf.zeros(tf.shape(side.ids), scale.dtype)
-        return (store(zeros), store(zeros - math.inf)) if shifted else (store(zeros),)
+        return (store(zeros), store(zeros + lowest(zeros))) if shifted else (store(zeros),)
 
     tiles = [tf.TensorArray(scale.dtype, kept)] if kept else []
     carry = over_tiles(left, right, symmetric, kept, step, (*start(left), *start(right), *tiles))
     row, column, tiles = parts([x.stack() for x in carry])
     if symmetric:
-        row = column = sum_of(tf, row, column)
-    row, column = (
+        row = sum_of(tf, row, column, lowest(row[0]))
+    along, *down = (
         logarithm([uncut(x, side.count) for x in sums], shifted)
-        for sums, side in ((row, left), (column, right))
+        for sums, side in ((row, left), (column, right))[: 1 + columns]
     )
-    return row, column, tiles[0] if kept else None
+    return along, down[0] if down else None, tiles[0] if kept else None
 
 
 def added(sums: Any, index: Tensor, more: Any) -> Any:
     """The sums with one tile's added."""
-    after = sum_of(tf, [x.read(index) for x in sums], more)
+    after = sum_of(tf, [x.read(index) for x in sums], more, lowest(more[0]))
     return [x.write(index, y) for x, y in zip(sums, after, strict=True)]
 
 
