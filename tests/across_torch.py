@@ -197,6 +197,25 @@ def few_positives(rank: int, sizes: tuple[int, ...], pair: bool) -> list[Any]:
     return found
 
 
+def distributed_tensor(rank: int) -> list[Any]:
+    """What is said of one, the loss of its shards, and that of the whole."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    z = torch.arange(12.0).reshape(4, 3).cos() + rank
+    mesh = init_device_mesh("cpu", (1,))
+    spread = distribute_tensor(z, mesh, [Shard(0)])
+    local = spread.to_local()
+    shards = [
+        losses.nt_xent(local, local.exp(), group=group).item() for group in (True, mesh.get_group())
+    ]
+    return [
+        error_of(lambda: losses.nt_xent(spread, spread)),
+        *shards,
+        losses.nt_xent(z, z.exp()).item(),
+    ]
+
+
 COMPILED = ("nt_xent", "nt_xent, ids", "sup_con", "info_nce, symmetric, queue, ids")
 
 

@@ -18,8 +18,10 @@ FRAMEWORKS = {"numpy", "torch", "jax", "tensorflow"}
 ROOT = {
     "__init__": {"ntxent._diagnostics"},  # for types, and where it is asked for
     "__main__": {"ntxent"},
-    "_checks": set(),
-    "_spec": {"ntxent._checks"},
+    "_words": set(),
+    "_keywords": set(),
+    "_checks": {"ntxent", "ntxent._words"},
+    "_spec": {"ntxent._checks", "ntxent._words"},
     "_classes": set(),
     "_loops": set(),
     "_tape": set(),

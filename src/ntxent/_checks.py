@@ -5,18 +5,17 @@ A message tells what came, what was expected and what to do. Standard library on
 
 from __future__ import annotations
 
-import inspect
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NoReturn, Protocol
 
+from ntxent import _words
+from ntxent._words import ONE_ELEMENT, Lines
+
 DENOMINATORS = ("all", "one_positive", "negatives")
 REDUCTIONS = ("mean", "sum", "none")
 EXCHANGES = ("gather", "ring")
-ONE_ELEMENT = ((), (1,))  # some of PyTorch's ways to shard parameters know no 0-d ones
-HERE = __file__.removesuffix("_checks.py")
 
 
 class ArrayKind(Protocol):
@@ -27,9 +26,13 @@ class ArrayKind(Protocol):
     FLOATS: frozenset[Any]
     INTEGERS: frozenset[Any]
     IMPLEMENTATIONS: tuple[str, ...]
+    LINES: Lines
 
     def accepts(self, value: Any) -> bool:
         """Whether the value is an array of this backend."""
+
+    def odd(self, value: Any) -> str | None:
+        """What an array of the framework is that isn't accepted, and what to pass instead."""
 
     def device(self, array: Any) -> Any:
         """Where the array lives."""
@@ -68,6 +71,7 @@ def check_alike(
         if not kind.accepts(array):
             raise TypeError(wrong_type(kind, name(number), array))
         if array.shape != first.shape:
+            refuse_other_argument(kind, name(number), array)
             msg = (
                 f"{group} must have one shape (N, d), row i of each from {of} i; "
                 f"got {tuple(first.shape)} for {name(0)} and {tuple(array.shape)} for "
@@ -119,11 +123,8 @@ def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
     if not kind.accepts(array):
         raise TypeError(wrong_type(kind, name, array))
     if len(array.shape) != 2:
-        msg = (
-            f"{name} must be 2-d, of shape (N, d): one row an image; got shape "
-            f"{tuple(array.shape)}. Reshape it to rows first."
-        )
-        raise ValueError(msg)
+        refuse_other_argument(kind, name, array)
+        raise ValueError(_words.not_rows(kind.LINES, name, tuple(array.shape)))
     if 0 in array.shape:
         msg = (
             f"{name} must have at least one row and one column; got shape {tuple(array.shape)}. "
@@ -138,12 +139,23 @@ def check_rows(kind: ArrayKind, name: str, array: Any) -> None:
         raise TypeError(msg)
 
 
+def refuse_other_argument(kind: ArrayKind, name: str, array: Any) -> None:
+    """Refuse labels and temperatures in the place of rows."""
+    integers = array.dtype in kind.INTEGERS
+    shape, dtype = tuple(array.shape), dtype_name(array.dtype)
+    msg = _words.other_argument(name, shape, integers, dtype)
+    if msg:
+        raise TypeError(msg)
+
+
 def check_temperature(kind: ArrayKind, temperature: Any, rows: Any) -> None:
     """A positive finite number, or a float array of one (whose value may not be known yet)."""
     if type(temperature) is float or is_number(temperature):
         check_range(temperature)
         return
     if not kind.accepts(temperature):
+        if kind.odd(temperature) is not None:
+            raise TypeError(wrong_type(kind, "temperature", temperature))
         msg = (
             f"temperature must be a number or a {kind.ARRAY_NAME} of one element; "
             f"got {type(temperature).__name__} {temperature!r}. Pass a float."
@@ -204,6 +216,8 @@ def check_ids(
     if not kind.accepts(ids):
         raise TypeError(wrong_type(kind, name, ids))
     if ids.dtype not in kind.INTEGERS:
+        if name == "labels" and len(ids.shape) == 2:
+            raise TypeError(_words.rows_as_labels(dtype_name(ids.dtype), tuple(ids.shape)))
         msg = (
             f"{name} must be integers, one of {dtype_names(kind.INTEGERS)}, as they are compared "
             f"for equality; got {dtype_name(ids.dtype)}. "
@@ -250,7 +264,12 @@ def refuse_choice(name: str, value: Any, allowed: Sequence[str]) -> NoReturn:
 
 
 def wrong_type(kind: ArrayKind, name: str, value: Any) -> str:
-    """The message for something that isn't this backend's array."""
+    """The message for something that isn't this backend's array, or isn't served."""
+    if is_number(value):
+        return _words.number(name, kind.ARRAY_NAME, value)
+    odd = kind.odd(value)
+    if odd is not None:
+        return f"{name} must be a plain {kind.ARRAY_NAME}; got {odd}"
     came = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     return (
         f"{name} must be a {kind.ARRAY_NAME} for ntxent.{kind.BACKEND}; got {came}. "
@@ -266,14 +285,6 @@ def dtype_names(dtypes: frozenset[Any]) -> str:
 def dtype_name(dtype: Any) -> str:
     """`float32`, whatever the framework writes around it."""
     return getattr(dtype, "name", "") or str(dtype).removeprefix("torch.")
-
-
-def warn(msg: str) -> None:
-    """A RuntimeWarning, at the line that called this package."""
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(HERE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(msg, RuntimeWarning, stacklevel=level)
 
 
 def missing_framework(backend: str, framework: str) -> ImportError:

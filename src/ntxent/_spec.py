@@ -20,8 +20,8 @@ from ntxent._checks import (
     check_switches,
     check_temperature,
     size,
-    warn,
 )
+from ntxent._words import stacked, warn
 
 TEMPERATURE = 0.1
 
@@ -41,7 +41,7 @@ def check_nt_xent(
     if len(views) < 2:
         msg = (
             f"expected at least two views, each an array of shape (N, d); got {len(views)}. "
-            "Pass them one by one: nt_xent(z1, z2); for stacked views, nt_xent(*z)."
+            f"Pass them one by one: nt_xent(z1, z2). From one array, {stacked(kind.LINES)}."
         )
         raise ValueError(msg)
     check_alike(kind, views, lambda number: f"view {number + 1}", "all views", "image")

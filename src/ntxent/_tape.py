@@ -12,7 +12,7 @@ them, which is half the time of a batch of 16; a record here costs one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 Array = Any
 Pullback = Callable[..., "Sequence[Array | None]"]
@@ -120,7 +120,23 @@ class Traced:
     def __neg__(self) -> Traced:
         return self.tape.apply(subtract, (0.0, self))
 
-    __array_ufunc__ = None  # an ndarray on the left hands the operation over
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Traced:
+        """Arithmetic with an ndarray on the left, or by NumPy's names for it."""
+        rule = {"add": add, "subtract": subtract, "multiply": multiply, "divide": divide}.get(
+            ufunc.__name__
+        )
+        if rule is None or method != "__call__" or options:
+            raise TypeError(UNSERVED.format(f"numpy.{ufunc.__name__}"))
+        return self.tape.apply(rule, inputs)
+
+    def __array_function__(self, function: Any, *_: Any) -> NoReturn:
+        raise TypeError(UNSERVED.format(f"numpy.{function.__name__}"))
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(UNSERVED.format("a conversion to a plain array"))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(UNSERVED.format(f".{name}"))
 
     def __bool__(self) -> bool:
         msg = "a loss under value_and_grad has no truth value; take it from the result instead."
@@ -130,6 +146,42 @@ class Traced:
         return bool(self)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+UNSERVED = (
+    "value_and_grad differentiates losses, and + - * / of losses and numbers; got {} of an array "
+    "or a loss inside of it. Encode and index before it, pass views one by one, reduce by "
+    'reduction="mean" or "sum", and do the rest with what value_and_grad returns.'
+)
+
+
+def unserved(name: str) -> Callable[..., NoReturn]:
+    """The operator of a name that Python has for it, which says so."""
+
+    def operator(*_: Any) -> NoReturn:
+        raise TypeError(UNSERVED.format(name))
+
+    return operator
+
+
+REFUSED = {
+    **dict.fromkeys(("pow", "rpow"), "**"),
+    **dict.fromkeys(("matmul", "rmatmul"), "@"),
+    **dict.fromkeys(("mod", "rmod"), "%"),
+    **dict.fromkeys(("floordiv", "rfloordiv"), "//"),
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "abs": "abs()",
+    "float": "float()",
+    "getitem": "indexing",
+    "setitem": "an assignment",
+    "iter": "unpacking",
+    "contains": "in",
+}
+for method, symbol in REFUSED.items():
+    setattr(Traced, f"__{method}__", unserved(symbol))
 
 
 def untraced(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ntxent import _spec
-from ntxent.numpy._ops import OPS
+from ntxent.numpy._ops import OPS, native
 
 Array = np.ndarray[Any, Any]
 
@@ -45,5 +45,5 @@ def to_numpy(value: Any) -> Any:
     if hasattr(value, "detach"):  # PyTorch's: off its graph, off its device
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    found = value if isinstance(value, np.ndarray) else np.asarray(value)
+    found = native(value if isinstance(value, np.ndarray) else np.asarray(value))
     return found.astype(np.float32) if found.dtype.name == "bfloat16" else found

@@ -5,11 +5,13 @@ from __future__ import annotations
 from jax import Array
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.jax._across import across_of
 from ntxent.jax._ops import OPS
 
 
+@named
 def info_nce(
     query: Array,
     key: Array,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from jax import Array
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.jax._across import across_of
 from ntxent.jax._ops import OPS
 
 
+@named
 def nt_xent(
     *views: Array,
     temperature: float | Array = TEMPERATURE,
@@ -131,6 +133,7 @@ def nt_xent(
     return loss
 
 
+@named
 def sup_con(
     z: Array,
     labels: Array,
@@ -194,7 +197,7 @@ def sup_con(
     Warns
     -----
     RuntimeWarning
-        For labels of which no two are equal, unless they are traced.
+        For labels of which no two are equal. Those of a traced array aren't read.
 
     Notes
     -----

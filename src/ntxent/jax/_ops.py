@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
+from ntxent._words import Lines
 from ntxent.jax._across import JaxAcross
 from ntxent.jax._grid import alike, product
 from ntxent.jax._pair_logsumexp import IMPLEMENTATIONS, pair_logsumexp
@@ -28,10 +29,19 @@ class JaxOps:
         jnp.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
     )
     IMPLEMENTATIONS = IMPLEMENTATIONS
+    LINES = Lines(
+        row="z.reshape(len(z), -1)",
+        views="z.swapaxes(0, 1)",
+        rows="z.reshape(-1, z.shape[-1])",
+        labels="jax.numpy.repeat(labels, {})",
+    )
     pair_logsumexp = staticmethod(pair_logsumexp)
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, Array)
+
+    def odd(self, value: Any) -> str | None:
+        return "a sparse one. Pass its todense()." if hasattr(value, "todense") else None
 
     def device(self, array: Array) -> None:
         """Nothing: a traced array has no device, and JAX itself refuses to mix devices."""

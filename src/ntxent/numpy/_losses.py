@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
-from ntxent.numpy._ops import OPS
+from ntxent.numpy._ops import OPS, native
 from ntxent.numpy._tiled import Array
 
 
+@named
 def nt_xent(
     *views: Array,
     temperature: float | Array = TEMPERATURE,
@@ -28,7 +30,7 @@ def nt_xent(
     ----------
     *views : ndarray, shape (N, d)
         Two or more views; row i of each comes from image i. float64, float32 or float16, all of one
-        shape and dtype, contiguous or not. Rows may have any length: they are
+        shape and dtype, contiguous or not, of any byte order. Rows may have any length: they are
         normalised inside, and a zero row has similarity 0 to everything and a zero gradient.
     temperature : float or ndarray of one element, default 0.1
         The divisor of the similarities, dimensionless, positive; accurate from 1e-3 up. An array
@@ -95,11 +97,13 @@ def nt_xent(
     >>> round(float(nt_xent(z1, z2, temperature=0.5)), 6)
     0.239545
     """
+    *arrays, temperature, ids = map(native, (*views, temperature, ids))
     return _formula.nt_xent(
-        OPS, views, temperature, ids, denominator, normalize, reduction, implementation
+        OPS, arrays, temperature, ids, denominator, normalize, reduction, implementation
     )
 
 
+@named
 def sup_con(
     z: Array,
     labels: Array,
@@ -184,9 +188,11 @@ def sup_con(
     >>> round(float(loss), 6)
     0.239545
     """
+    z, labels, temperature = map(native, (z, labels, temperature))
     return _formula.sup_con(OPS, z, labels, temperature, normalize, reduction, implementation)
 
 
+@named
 def info_nce(
     query: Array,
     key: Array,
@@ -274,6 +280,8 @@ def info_nce(
     >>> round(float(loss), 6)
     0.126928
     """
+    arrays = query, key, negatives, temperature, ids
+    query, key, negatives, temperature, ids = map(native, arrays)
     return _formula.info_nce(
         OPS,
         query,

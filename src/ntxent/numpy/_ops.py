@@ -11,8 +11,16 @@ import numpy as np
 from ntxent._classes import Classes, classes
 from ntxent._tape import Traced, untraced
 from ntxent._tape_ops import TapeOps
+from ntxent._words import Lines
 from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, logsumexp, pair_logsumexp
 from ntxent.numpy._tiled import Array
+
+
+def native(value: Any) -> Any:
+    """An array in this machine's order of bytes; all else as it came."""
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
 
 
 class NumpyOps(TapeOps):
@@ -25,12 +33,27 @@ class NumpyOps(TapeOps):
         np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
     )
     IMPLEMENTATIONS = IMPLEMENTATIONS
+    LINES = Lines(
+        row="z.reshape(len(z), -1)",
+        views="z.swapaxes(0, 1)",
+        rows="z.reshape(-1, z.shape[-1])",
+        labels="numpy.repeat(labels, {})",
+    )
     pair_logsumexp = staticmethod(pair_logsumexp)
 
     def accepts(self, value: Any) -> bool:
         # A masked array would lose its mask without a word, and a matrix multiplies in its own way.
         odd = isinstance(value, np.ma.MaskedArray | np.matrix)
         return isinstance(value, np.ndarray | Traced) and not odd
+
+    def odd(self, value: Any) -> str | None:
+        if isinstance(value, np.ma.MaskedArray):
+            return "a numpy.ma.MaskedArray. Leave out the rows that are masked, or fill them."
+        if isinstance(value, np.matrix):
+            return "a numpy.matrix, which multiplies in a way of its own. Pass numpy.asarray of it."
+        if hasattr(value, "toarray"):
+            return "a sparse one. Pass its toarray()."
+        return None
 
     def cast(self, array: Array, dtype: Any) -> Array:
         return array.astype(dtype, copy=False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ntxent._tape import Tape, Traced
+from ntxent.numpy._ops import OPS, native
 from ntxent.numpy._tiled import Array
 
 
@@ -24,12 +25,15 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
     -------
     callable
         Called as `fn` is, it returns ``(loss, gradients)``: one gradient, of the argument's shape
-        and dtype, for every floating `numpy.ndarray` among the arguments, positional ones first,
-        then those by keyword (a temperature given as an array, for instance). Numbers, integer
-        arrays and anything else are passed on.
+        and dtype (in this machine's byte order), for every floating `numpy.ndarray` among the
+        arguments, positional ones first, then those by keyword (a temperature given as an array,
+        for instance). Numbers, integer arrays and anything else are passed on.
 
     Raises
     ------
+    TypeError
+        If `fn` does anything else with its arrays or a loss, and for a list, tuple or dict with
+        float arrays in it, whose gradients would be left out.
     ValueError
         If `fn` returns anything but a scalar (call it with ``reduction="mean"`` or ``"sum"``), or
         if no argument is a float array.
@@ -56,9 +60,10 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
         watched: list[Traced] = []
 
         def watch(x: Any) -> Any:
-            if not (isinstance(x, np.ndarray) and x.dtype.kind == "f"):
+            if not (OPS.accepts(x) and x.dtype.kind == "f"):
+                refuse_hidden_arrays(x)
                 return x
-            watched.append(tape.watch(x))
+            watched.append(tape.watch(native(x)))
             return watched[-1]
 
         with np.errstate(all="ignore"):
@@ -88,3 +93,22 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
         )
 
     return wrapped
+
+
+def refuse_hidden_arrays(argument: Any) -> None:
+    """Refuse a container with float arrays in it: they would have no gradient, without a word."""
+    if holds_floats(argument):
+        msg = (
+            f"value_and_grad sees arrays that are arguments of their own; got a "
+            f"{type(argument).__name__} with float arrays in it. Pass them one by one, and put "
+            "them together in the function: value_and_grad(lambda z1, z2: fn([z1, z2]))(z1, z2)."
+        )
+        raise TypeError(msg)
+
+
+def holds_floats(argument: Any) -> bool:
+    """Whether a list, tuple or dict, or one in it, has a float array."""
+    parts = argument.values() if isinstance(argument, dict) else argument
+    return isinstance(argument, dict | list | tuple) and any(
+        holds_floats(x) or (isinstance(x, np.ndarray) and x.dtype.kind == "f") for x in parts
+    )

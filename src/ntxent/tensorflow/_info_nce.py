@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
 from ntxent.tensorflow._ops import OPS, plain, same_shape
 
 
+@named
 def info_nce(
     query: Any,
     key: Any,

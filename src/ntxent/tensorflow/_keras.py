@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import Unrun, unrun
 from ntxent.tensorflow._info_nce import info_nce
@@ -89,6 +90,7 @@ class NTXentLoss(Loss):
     >>> history = model.fit((z1, z2), verbose=0)
     """
 
+    @named
     def __init__(
         self,
         *,
@@ -164,6 +166,7 @@ class SupConLoss(Loss):
     >>> history = model.fit(x, labels, verbose=0)
     """
 
+    @named
     def __init__(
         self,
         *,
@@ -264,6 +267,7 @@ class InfoNCELoss(Loss):
     0.126928
     """
 
+    @named
     def __init__(
         self,
         *,

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._across import replicas
 from ntxent.tensorflow._ops import OPS, plain, same_shape
@@ -15,6 +16,7 @@ Tensor = Any
 
 
 @tf.autograph.experimental.do_not_convert  # nothing here for AutoGraph, and it would take seconds
+@named
 def nt_xent(
     *views: Tensor,
     temperature: float | Tensor = TEMPERATURE,
@@ -136,6 +138,7 @@ def nt_xent(
     return _formula.nt_xent(OPS, same_shape(given), temperature, ids, *options)
 
 
+@named
 def sup_con(
     z: Any,
     labels: Any,
@@ -197,7 +200,7 @@ def sup_con(
     Warns
     -----
     RuntimeWarning
-        For labels of which no two are equal, when run eagerly.
+        For labels of which no two are equal. In a graph a tensor isn't read.
 
     Notes
     -----

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ntxent._checks import is_number
 from ntxent._classes import Classes, classes
+from ntxent._words import Lines
 from ntxent.tensorflow import _rows
 from ntxent.tensorflow._across import positive_means
 from ntxent.tensorflow._cut import count, sizes
@@ -30,9 +31,22 @@ class TensorflowOps:
         getattr(tf, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
     )
     IMPLEMENTATIONS = IMPLEMENTATIONS
+    LINES = Lines(
+        row="tf.reshape(z, (len(z), -1))",
+        views="tf.unstack(z, axis=1)",
+        rows="tf.reshape(z, (-1, z.shape[-1]))",
+        labels="tf.repeat(labels, {})",
+    )
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, tf.Tensor | tf.Variable)
+
+    def odd(self, value: Any) -> str | None:
+        if isinstance(value, tf.SparseTensor):
+            return "a tf.SparseTensor. Pass tf.sparse.to_dense of it."
+        if isinstance(value, tf.RaggedTensor):
+            return "a tf.RaggedTensor. Pass its to_tensor(), if its rows are of one length."
+        return None
 
     def device(self, array: Tensor) -> None:
         """Nothing: TensorFlow moves tensors by itself."""

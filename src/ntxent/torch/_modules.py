@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.torch._info_nce import info_nce
 from ntxent.torch._loss_module import Loss
@@ -47,6 +48,7 @@ class NTXentLoss(Loss):
     True
     """
 
+    @named
     def __init__(
         self,
         *,
@@ -116,6 +118,7 @@ class SupConLoss(Loss):
     0.239545
     """
 
+    @named
     def __init__(
         self,
         *,
@@ -182,6 +185,7 @@ class InfoNCELoss(Loss):
     0.126928
     """
 
+    @named
     def __init__(
         self,
         *,

@@ -6,11 +6,13 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.torch._ops import OPS
 from ntxent.torch._processes import Processes
 
 
+@named
 def nt_xent(
     *views: Tensor,
     temperature: float | Tensor = TEMPERATURE,

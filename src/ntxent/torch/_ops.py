@@ -13,6 +13,7 @@ from torch import Tensor
 from ntxent._classes import Classes, classes
 from ntxent._tape import Tape, Traced
 from ntxent._tape_ops import TapeOps
+from ntxent._words import Lines
 from ntxent.torch import _operators, _transforms
 from ntxent.torch._class_sums import class_sums
 from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
@@ -29,11 +30,30 @@ class TorchOps(TapeOps):
     FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
     INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
     IMPLEMENTATIONS = IMPLEMENTATIONS
+    LINES = Lines(
+        row="z.flatten(1)",
+        views="z.unbind(1)",
+        rows="z.flatten(0, 1)",
+        labels="labels.repeat_interleave({})",
+    )
     pair_logsumexp = staticmethod(pair_logsumexp)
     class_sums = staticmethod(class_sums)
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.layout == torch.strided
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            return False
+        return type(value) is Tensor or not hasattr(value, "to_local")
+
+    def odd(self, value: Any) -> str | None:
+        if not isinstance(value, Tensor):
+            return None
+        if value.layout != torch.strided:
+            how = "values" if value.is_nested else "to_dense"
+            return f"one of layout {value.layout}. Pass its {how}()."
+        return (
+            "a DTensor, which is spread over processes. Pass the shard that is here, its "
+            "to_local(), and group=True (or the group of its mesh) to make one batch of all."
+        )
 
     def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
         return array if array.dtype == dtype else array.type(dtype)  # half a microsecond below `to`

@@ -6,11 +6,13 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ntxent import _formula
+from ntxent._keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.torch._ops import OPS
 from ntxent.torch._processes import Processes
 
 
+@named
 def sup_con(
     z: Tensor,
     labels: Tensor,
@@ -80,8 +82,8 @@ def sup_con(
     Warns
     -----
     RuntimeWarning
-        For labels of which no two are equal, unless they aren't read beforehand: while tracing, on
-        a GPU, with a group.
+        For labels of which no two are equal. A tensor isn't read while tracing, on a GPU, or with a
+        group, and nothing warns.
 
     Notes
     -----
