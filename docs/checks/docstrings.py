@@ -41,8 +41,9 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def is_method(name: str, member: Any) -> bool:
-    """Public, and a function or a property."""
-    return not name.startswith("_") and (inspect.isfunction(member) or type(member) is property)
+    """Public, and a function or a property that can be read."""
+    read = type(member) is property and member.fget is not None
+    return not name.startswith("_") and (inspect.isfunction(member) or read)
 
 
 def sections(doc: str) -> dict[str, str]:

@@ -66,7 +66,12 @@ class Loss(torch.nn.Module):
     fixed_temperature = property(fset=_refuse_fixed_temperature)
 
     def reset_parameters(self) -> None:
-        """Let a learned temperature start again, as after `to_empty`; a fixed one stays."""
+        """Let a learned temperature start again, as after `to_empty`; a fixed one stays.
+
+        Returns
+        -------
+        None
+        """
         if self.log_temperature is not None:
             self.temperature = self._temperature
 
