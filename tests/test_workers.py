@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from _adapters import ADAPTERS
 from ntxent import _grid, _workers
 
 SHAPES = [(1, 1, True), (2, 2, True), (5, 5, True), (8, 8, True), (3, 7, False), (6, 2, False)]
@@ -89,7 +91,8 @@ def test_a_failure_in_a_worker_is_the_callers(pool: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "workers", "expected"), [(8192, 2, 512), (1024, 2, 256), (600, 2, 150), (600, 64, 128)]
+    ("rows", "workers", "expected"),
+    [(8192, 2, 512), (1024, 2, 256), (600, 2, 150), (600, 64, 128), (600, 1, 512)],
 )
 def test_tiles_are_as_small_as_workers_need_them(rows: int, workers: int, expected: int) -> None:
     assert _workers.tile_rows(rows, 512, workers) == expected
@@ -136,6 +139,24 @@ STEPS = {"torch": (torch_step, torch_threads), "numpy": (numpy_step, numpy_threa
 only_tiles = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.only(name)) for name in STEPS]
 )
+
+
+@only_tiles
+@pytest.mark.parametrize("images", [1, 63, 64, 65, 127, 128, 129, 200, 255, 256, 257, 300, 513])
+@pytest.mark.parametrize("loss", ["nt_xent", "info_nce"])
+def test_every_size_from_one_tile_to_several_is_right(name: str, loss: str, images: int) -> None:
+    adapter = ADAPTERS[name]("cpu")
+    z = np.random.default_rng(images).standard_normal((2, images, 8))
+    found, expected = (
+        adapter.value_and_grad(
+            partial(getattr(adapter.module, loss), implementation=implementation),
+            [adapter.from_numpy(view) for view in z],
+        )
+        for implementation in ("tiled", "dense")
+    )
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+    for x, right in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(x, right, rtol=1e-9, atol=1e-13)
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ LEAST = 128  # rows of a tile; in a smaller one Python's part of the time shows
 
 def tile_rows(rows: int, most: int, workers: int) -> int:
     """How many rows a tile may have if each of so many workers is to find rows of its own."""
+    if workers == 1:
+        return most
     return min(most, max(LEAST, -(-rows // (2 * workers))))
 
 

@@ -44,14 +44,14 @@ class Pairs:
         rows, columns = len(queries), len(self.keys)
         self.shifted = _range.needs_shift(queries.itemsize, scale, columns, unit)
         self.ids = ids
-        self.alone = rows <= TILE and columns <= TILE
-        threads = 1 if self.alone else BLAS.threads()
+        threads = 1 if max(rows, columns) <= TILE else BLAS.threads()
         self.height, self.width = (
             _grid.tile_size(size, _workers.tile_rows(size, TILE, threads))
             for size in (rows, columns)
         )
         self.shape = -(-rows // self.height), -(-columns // self.width), self.symmetric
         self.workers = min(threads, _grid.at_once(*self.shape))
+        self.alone = self.shape[:2] == (1, 1)
         self.kept: Array | None = None  # the tile that is all
 
     def side_by_side(self, worker: Callable[[], Callable[[slice, slice], None]]) -> None:
