@@ -1,6 +1,6 @@
 """What a step takes on cores that other programs use, and with more or fewer workers.
 
-python -m benchmarks.busy            about four minutes on two cores
+python -m benchmarks.busy            about three minutes on two cores
 python -m benchmarks.busy --write    the same, and its table into docs/performance.md
 
 A server, or a data loader, keeps cores at work while the loss is computed. As many processes as
@@ -27,10 +27,8 @@ IMAGES = 4096
 FORMS = {
     "torch": ("eager_compiled", "ntxent"),
     "numpy": ("ntxent",),
-    "jax": ("ntxent",),
-    "tensorflow": ("ntxent_xla",),
 }
-WORKERS = (1, 2, 4)  # of PyTorch's and NumPy's form; 4 on two cores are two too many
+WORKERS = (1, 2, 4)  # 4 on two cores are two too many; peers run with 2
 LONGEST_S = 300  # after which a busy process ends by itself
 SPIN = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: sum(range(9999))"
 PAGE = "docs/performance.md"
@@ -44,10 +42,10 @@ def main() -> int:
     options = parser.parse_args()
     lines: list[list[str]] = []
     for library, forms in FORMS.items():
-        for threads in WORKERS if library in {"torch", "numpy"} else (2,):
+        for threads in WORKERS:
             setting = Setting(library, "nt_xent", IMAGES, threads=threads)
             keys = tuple(f"{library}.{form}" for form in (forms if threads == 2 else forms[-1:]))
-            lines += compared(Case(setting, keys, budget_s=8.0))
+            lines += compared(Case(setting, keys, budget_s=6.0))
     table = report.markdown(HEAD, lines, text_columns=1)
     print(table)
     if options.write:
