@@ -96,7 +96,10 @@ def test_nothing_is_promoted_across_devices(jax: Any, case: str, exchange: str, 
             whole = jax.shard_map(mean, mesh=mesh, in_specs=specs, out_specs=P())
             rows, tau = (jax.ShapeDtypeStruct(s, kind) for s in ((6, 4), ()))
             ids = jax.ShapeDtypeStruct((6,), "int32")
-            jax.eval_shape(jax.value_and_grad(whole, PLACES), rows, rows, rows, ids, tau)
+            step = jax.value_and_grad(whole, PLACES)
+            value, grads = jax.eval_shape(step, rows, rows, rows, ids, tau)
+            assert value.dtype == "float32"
+            assert {grad.dtype for grad in grads} == {jax.numpy.dtype(kind)}
 
 
 # Arrays on a mesh of Explicit axes
