@@ -121,6 +121,12 @@ NOT_SERVED = {
     "in": lambda a: 0 in loss_rows(a),
     "<": lambda a: max(loss_rows(a), 0.0),
     "float()": lambda a: float(loss_rows(a)),
+    "int()": lambda a: int(loss_rows(a)),
+    "round()": lambda a: round(loss_rows(a), 2),
+    "divmod()": lambda a: divmod(loss_rows(a), 2),
+    "unary +": lambda a: +loss_rows(a),
+    "~": lambda a: ~loss_rows(a),
+    "&": lambda a: loss_rows(a) & 1,
     "a conversion": lambda a: np.asarray(loss_rows(a)),
 }
 
@@ -138,6 +144,20 @@ def test_arithmetic_that_is_not_served_says_what_is(what: str) -> None:
     words = SERVED + re.escape(what) + r".* of an array or a loss inside of it\. Encode and index"
     with pytest.raises((TypeError, AttributeError), match=words):
         value_and_grad(NOT_SERVED[what])(Z[0])
+
+
+def test_a_loss_inside_of_it_can_be_printed() -> None:
+    from ntxent.numpy import nt_xent, value_and_grad
+
+    said = []
+
+    def fn(a: Any) -> Any:
+        loss = nt_xent(a, Z[1])
+        said.extend((f"{loss:.3f}", str(loss)))
+        return loss
+
+    loss, _ = value_and_grad(fn)(Z[0])
+    assert said == [f"{loss:.3f}", f"{loss!r} under value_and_grad"]
 
 
 def test_arithmetic_by_numpy_s_names_and_numbers() -> None:

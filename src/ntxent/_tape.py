@@ -91,7 +91,10 @@ class Traced:
         return len(self.value)
 
     def __repr__(self) -> str:
-        return f"Traced({self.value!r})"
+        return f"{self.value!r} under value_and_grad"
+
+    def __format__(self, how: str) -> str:
+        return format(self.value, how)
 
     def __add__(self, other: Any) -> Traced:
         return self.tape.apply(add, (self, other))
@@ -173,8 +176,18 @@ REFUSED = {
     "le": "<=",
     "gt": ">",
     "ge": ">=",
+    **dict.fromkeys(("divmod", "rdivmod"), "divmod()"),
+    **dict.fromkeys(("and", "rand"), "&"),
+    **dict.fromkeys(("or", "ror"), "|"),
+    **dict.fromkeys(("xor", "rxor"), "^"),
+    "invert": "~",
+    "pos": "unary +",
     "abs": "abs()",
     "float": "float()",
+    "int": "int()",
+    "complex": "complex()",
+    "index": "a use as an index",
+    "round": "round()",
     "getitem": "indexing",
     "setitem": "an assignment",
     "iter": "unpacking",

@@ -110,6 +110,8 @@ class Turns:
 class Pool:
     """Threads that wait for work, started when they are first needed; each calls `prepare` once.
 
+    One calls it after the other, and it must not fail.
+
     They are daemons, as a program that ends shall not wait for them, but none of them is at work
     when it ends: Python stops a thread wherever it is, and C++ takes that for a crash. A forked
     process has none of its parent's threads, so its pool begins anew.
@@ -124,7 +126,7 @@ class Pool:
 
     def begin(self) -> None:
         """No thread yet."""
-        self.changed = threading.Condition()
+        self.changed, self.starting = threading.Condition(), threading.Lock()
         self.threads = self.busy = 0
         self.closed = False
         self.waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -139,24 +141,38 @@ class Pool:
             self.changed.wait_for(lambda: not self.busy, timeout=10.0)
 
     def run(self, turns: Turns, worker: Callable[[], Work], workers: int) -> None:
-        """Let so many threads do the tiles, at once or when they are free."""
+        """Let so many threads do the tiles, or the caller if none can be had."""
+        work = partial(turns.work, worker)
         with self.changed:
-            self.passes.add(turns)
-            while self.threads < workers:
-                threading.Thread(target=self.serve, name="ntxent worker", daemon=True).start()
-                self.threads += 1
-                self.busy += 1
-        for _ in range(workers):
-            self.waiting.put(partial(turns.work, worker))
+            threads = 0 if self.closed else self.start(workers)
+            if threads:
+                self.passes.add(turns)
         try:
+            for _ in range(threads):
+                self.waiting.put(work)
+            if not threads:
+                work()
             turns.wait()
         finally:
             with self.changed:
                 self.passes.discard(turns)
 
+    def start(self, workers: int) -> int:
+        """Start threads until there are so many; how many there are to do it."""
+        while self.threads < workers:
+            thread = threading.Thread(target=self.serve, name="ntxent worker", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # a limit of the system's, or the interpreter is shutting down
+                break
+            self.threads += 1
+            self.busy += 1
+        return min(self.threads, workers)
+
     def serve(self) -> None:
         """What a thread does."""
-        self.prepare()
+        with self.starting:
+            self.prepare()
         waiting = self.waiting
         while True:
             self.count(-1)
@@ -180,7 +196,7 @@ def side_by_side(
     worker: Callable[[], Work],
 ) -> None:
     """Do all tiles; `worker` makes what does one, with buffers that no other worker has."""
-    if workers > 1 and not pool.closed:
+    if workers > 1:
         pool.run(Turns(tiles, symmetric), worker, workers)
         return
     do = worker()

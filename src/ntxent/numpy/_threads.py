@@ -31,8 +31,14 @@ class Blas:
 
     @cached_property
     def libraries(self) -> Any:
-        """Found once: it takes longer than a small batch."""
-        return ThreadpoolController().select(user_api="blas")
+        """NumPy's own, or all if it has none; found once, as that takes longer than a small batch.
+
+        Other packages bring others, whose numbers of threads are none of NumPy's.
+        """
+        every = ThreadpoolController().select(user_api="blas")
+        paths = [library.filepath for library in every.lib_controllers]
+        own = [path for path in paths if "numpy" in path]
+        return every.select(filepath=own) if own else every
 
     def threads(self) -> int:
         """As many as the user asked for, or as there are cores if NumPy's library can't say."""
@@ -42,6 +48,8 @@ class Blas:
     def current(self) -> int:
         """As many as there are now."""
         found = [library.num_threads for library in self.libraries.lib_controllers]
+        if hasattr(os, "sched_getaffinity"):
+            return max(found, default=len(os.sched_getaffinity(0)))
         return max(found, default=os.cpu_count() or 1)
 
     @contextmanager

@@ -55,9 +55,9 @@ def info_nce(
     reduction : {"mean", "sum", "none"}, default "mean"
         "none" gives one value a pair.
     implementation : {"dense", "tiled", "triton"}, optional
-        "tiled" holds O(N d), at most 48 MiB of tiles and 2 MiB a thread; "dense" holds a few N^2
-        matrices; "triton" holds O(N d), on a CUDA GPU of capability 8.0 or higher, for all dtypes
-        but float64. By default "triton" where it serves, else "tiled".
+        "tiled" holds O(N d), at most 48 MiB of tiles and two of 512 x 512 a thread; "dense" holds a
+        few N^2 matrices; "triton" holds O(N d), on a CUDA GPU of capability 8.0 or higher, for all
+        dtypes but float64. By default "triton" where it serves, else "tiled".
     group : True or torch.distributed.ProcessGroup, optional
         The batch of all its processes: each passes its shard. The mean of what they return is the
         loss of the whole batch, and gradients averaged over processes, as DDP does, are its

@@ -40,16 +40,17 @@ class TorchOps(TapeOps):
     class_sums = staticmethod(class_sums)
 
     def accepts(self, value: Any) -> bool:
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
             return False
         return type(value) is Tensor or not hasattr(value, "to_local")
 
     def odd(self, value: Any) -> str | None:
         if not isinstance(value, Tensor):
             return None
+        if value.is_nested:
+            return "a nested one. Pass its rows as one plain tensor: torch.cat(z.unbind())."
         if value.layout != torch.strided:
-            how = "values" if value.is_nested else "to_dense"
-            return f"one of layout {value.layout}. Pass its {how}()."
+            return f"one of layout {value.layout}. Pass its to_dense()."
         return (
             "a DTensor, which is spread over processes. Pass the shard that is here, its "
             "to_local(), and group=True (or the group of its mesh) to make one batch of all."

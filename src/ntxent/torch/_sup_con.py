@@ -48,9 +48,9 @@ def sup_con(
         of it, but is a negative of the others. "none" gives one value a row, 0 for such a row. A
         batch of such rows alone, or of one row, has the loss 0 and zero gradients.
     implementation : {"dense", "tiled", "triton"}, optional
-        "tiled" holds O(n d), at most 48 MiB of tiles and 2 MiB a thread; "dense" holds a few n^2
-        matrices; "triton" holds O(n d), on a CUDA GPU of capability 8.0 or higher, for all dtypes
-        but float64. By default "triton" where it serves, else "tiled".
+        "tiled" holds O(n d), at most 48 MiB of tiles and two of 512 x 512 a thread; "dense" holds a
+        few n^2 matrices; "triton" holds O(n d), on a CUDA GPU of capability 8.0 or higher, for all
+        dtypes but float64. By default "triton" where it serves, else "tiled".
     group : True or torch.distributed.ProcessGroup, optional
         The batch of all its processes: each passes its shard. The mean of what they return is the
         loss of the whole batch, and gradients averaged over processes, as DDP does, are its

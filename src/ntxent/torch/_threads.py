@@ -37,15 +37,17 @@ def one_thread() -> None:
     """Operations of this thread shall have no other threads.
 
     PyTorch takes the number for that of threads to come as well, so one of them, which ends at
-    once, takes it back.
+    once, takes it back. A thread that first meets PyTorch in between has one for its life.
     """
-    with STARTING:
-        number = torch.get_num_threads()
-        torch.set_num_threads(1)
-        last = threading.Thread(target=torch.set_num_threads, args=(number,))
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    last = threading.Thread(target=torch.set_num_threads, args=(number,))
+    try:
         last.start()
+    except RuntimeError:  # no thread is to be had: this one shares its operations, then
+        torch.set_num_threads(number)
+    else:
         last.join()
 
 
-STARTING = threading.Lock()
 POOL = _workers.Pool(one_thread)

@@ -33,20 +33,27 @@ KEEP_BYTES = 48 * 2**20
 class Tiles:
     """Queries against keys (or against themselves), served one tile of scores at a time."""
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: Pairs, kept: Sequence[Tensor] = ()) -> None:
         self.symmetric = pairs.keys is None
         self.queries, self.keys = queries, keys = pairs.queries, pairs.others
         self.scale, self.shifted = float(pairs.scale), pairs.shifted()
         workers = most_workers(queries)
-        self.height, self.width = (
-            _grid.tile_size(len(rows), tile_rows(len(rows), TILE, workers))
-            for rows in (queries, keys)
-        )
+        self.height, self.width = kept[0].shape if kept else self.tile_sizes(workers)
         self.query_tiles = parts(queries, self.height)
         self.key_tiles = self.query_tiles if self.symmetric else parts(keys, self.width)
         self.shape = len(self.query_tiles), len(self.key_tiles), self.symmetric
         self.workers = min(workers, _grid.at_once(*self.shape))
         self.excluded = exclusion(pairs.ids, self.height, self.width)
+
+    def tile_sizes(self, workers: int) -> list[int]:
+        """The height and the width of the first tile, the others having no more.
+
+        Tiles that are kept have their own, whatever the number of threads has become since.
+        """
+        return [
+            _grid.tile_size(len(rows), tile_rows(len(rows), TILE, workers))
+            for rows in (self.queries, self.keys)
+        ]
 
     def side_by_side(self, worker: Callable[[], Work]) -> None:
         """Have all tiles done; each of the workers has its own buffers and does some of them."""
@@ -161,7 +168,7 @@ def backward(
     pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor], by_keys: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients of queries and (if wanted) keys; in the symmetric case one, of both."""
-    tiles = Tiles(pairs)
+    tiles = Tiles(pairs, kept)
     shifted, scale = tiles.shifted, tiles.scale
     factor = _range.weight_scale(scale, shifted)
     grad_queries = torch.zeros_like(tiles.queries)
