@@ -36,7 +36,7 @@ def classes(
     Anchors are a sign, no comparison, of which XLA would know that it is 0 or 1: it would select 0
     for a row without a positive, and hide its NaN.
     """
-    search = search or xp.searchsorted
+    search = xp.searchsorted if search is None else search
     first = search(ordered, labels)
     others = search(ordered, labels, side="right") - first - 1
     count = number(others)
