@@ -51,8 +51,12 @@ class NumpyAdapter:
         return np.asarray(value), list(grads)
 
     def total(self, rows: Any, weights: Any) -> Any:
-        """The weighted sum of a vector of losses."""
-        return self.ops.reduce(rows * weights, "sum", rows.dtype)
+        """The weighted sum of a vector of losses, which isn't of the four operations."""
+        weighted = rows * weights
+        if isinstance(weighted, np.ndarray):
+            return weighted.sum()
+        shape, value = weighted.shape, weighted.value.sum()
+        return weighted.tape.record([weighted], value, lambda g: [np.full(shape, g)])
 
 
 class TorchAdapter:
@@ -67,6 +71,7 @@ class TorchAdapter:
         from ntxent.torch import _ops, _tiled
 
         self.torch, self.module, self.ops, self.tiled = torch, module, _ops.OPS, _tiled
+        self.one_tile = _ops.ONE_TILE
         self.device = "cuda" if device == "gpu" else "cpu"
 
     @staticmethod

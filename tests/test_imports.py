@@ -24,21 +24,34 @@ ROOT = {
     "_spec": {"ntxent._checks", "ntxent._words"},
     "_classes": set(),
     "_loops": set(),
-    "_tape": set(),
     "_grid": set(),
     "_workers": set(),
     "_range": set(),
     "_pairs": set(),
     "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
-    "_tape_rows": {"ntxent._tape"},
-    "_tape_ops": {"ntxent._tape", "ntxent._tape_rows", "ntxent._classes"},
     "_protocol": {"ntxent", "ntxent._checks", "ntxent._classes"},
-    "_formula": {"ntxent", "ntxent._spec", "ntxent._protocol"},
+    "_row_stage": set(),
+    "_closed": {"ntxent", "ntxent._classes", "ntxent._protocol", "ntxent._row_stage"},
+    "_closed_info_nce": {
+        "ntxent",
+        "ntxent._closed",
+        "ntxent._protocol",
+        "ntxent._row_stage",
+    },
+    "_closed_ops": {"ntxent._classes", "ntxent._protocol"},
+    "_closed_numpy": {"ntxent._classes", "ntxent._closed_ops"},
+    "_formula": {
+        "ntxent",
+        "ntxent._spec",
+        "ntxent._protocol",
+        "ntxent._closed",
+        "ntxent._closed_info_nce",
+    },
     "reference": {"ntxent._loops"},
     "_to_numpy": {"ntxent", "ntxent._spec", "ntxent.numpy._ops"},
     "_diagnostics": {
         "ntxent",
-        "ntxent._formula",
+        "ntxent._row_stage",
         "ntxent._spec",
         "ntxent._to_numpy",
         "ntxent.numpy._ops",
@@ -46,14 +59,14 @@ ROOT = {
     },
     "plot": {"ntxent._checks", "ntxent._to_numpy"},
 }
-OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics")}
+OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics", "_closed_numpy")}
 OUTSIDE["plot"] = {"numpy", "matplotlib"}
 # What comes with a framework, or, Triton, is imported where it is asked for.
 BRINGS = {
     "numpy": {"threadpoolctl"},
     "jax": {"numpy"},
     "tensorflow": {"keras", "numpy"},
-    "torch": {"triton"},
+    "torch": {"triton", "numpy"},
 }
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
 KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _hot import log_sum_exp
 from _tolerances import assert_within, relative_error
+from ntxent._pairs import two_sides
 
 
 def by_loops(
@@ -54,24 +56,17 @@ def test_rectangles(
         given = backend.from_numpy(query_ids), backend.from_numpy(key_ids)
     weights = rng.standard_normal(sum(sizes) if columns else sizes[0])
 
-    def lse(arrays: Any, scale: Any, name: str) -> Any:
-        return backend.ops.pair_logsumexp(
-            *arrays, scale, *given, unit=True, columns=columns, implementation=name
+    def lse(q: Any, k: Any, scale: Any) -> Any:
+        return log_sum_exp(
+            backend, q, k, scale, given, implementation, unit=True, columns=columns
         )
 
     def total(*inputs: Any) -> Any:
-        return backend.ops.evaluate(
-            lambda arrays, scale, name: backend.ops.reduce(
-                lse(arrays, scale, name) * backend.from_numpy(weights), "sum", arrays[0].dtype
-            ),
-            inputs[:2],
-            inputs[2],
-            implementation,
-        )
+        return backend.total(lse(*inputs), backend.from_numpy(weights))
 
     inputs = [backend.from_numpy(x) for x in (q, k, np.array(scale))]
     with np.errstate(divide="ignore"):
-        got = backend.value(lambda *arrays: lse(arrays, scale, implementation), *inputs[:2])
+        got = backend.value(lambda q, k: lse(q, k, scale), *inputs[:2])
     expected, gradients = by_loops(q, k, scale, query_ids, key_ids, columns, weights)
     assert_within(relative_error(got, expected, 1.0), 1e-14 * scale, "log-sum-exp")
     _, grads = backend.value_and_grad(total, inputs)
@@ -89,26 +84,9 @@ def test_rows_and_columns_of_one_side(backend: Any, implementation: str) -> None
     expected, gradients = by_loops(q, q, 2.0, ids, ids, True, weights)
 
     def total(rows: Any, scale: Any) -> Any:
-        return backend.ops.evaluate(
-            lambda arrays, scale, name: backend.ops.reduce(
-                backend.ops.pair_logsumexp(
-                    arrays[0],
-                    None,
-                    scale,
-                    7,
-                    None,
-                    unit=True,
-                    columns=True,
-                    implementation=name,
-                )
-                * backend.from_numpy(weights),
-                "sum",
-                arrays[0].dtype,
-            ),
-            [rows, rows],
-            scale,
-            implementation,
-        )
+        options = {"unit": True, "columns": True}
+        found = log_sum_exp(backend, rows, None, scale, (7, None), implementation, **options)
+        return backend.total(found, backend.from_numpy(weights))
 
     value, (grad, by_scale) = backend.value_and_grad(
         total, [backend.from_numpy(q), backend.from_numpy(np.array(2.0))]
@@ -125,8 +103,8 @@ def test_a_row_without_any_pair_is_minus_infinity(backend: Any, implementation: 
     for unit in (True, False):
         with np.errstate(divide="ignore"):
             found = backend.value(
-                lambda q, unit=unit: backend.ops.pair_logsumexp(
-                    q, None, 2.0, ids, None, unit=unit, implementation=implementation
+                lambda q, unit=unit: log_sum_exp(
+                    backend, q, None, 2.0, (ids, None), implementation, unit=unit, columns=False
                 ),
                 q,
             )
@@ -134,10 +112,11 @@ def test_a_row_without_any_pair_is_minus_infinity(backend: Any, implementation: 
 
 
 def test_a_period_on_one_side_alone_is_refused(backend: Any) -> None:
+    """What every backend whose operation takes two sides of ids asks first."""
     q, ids = backend.from_numpy(np.eye(3)), backend.from_numpy(np.arange(3))
     for both in ((3, ids), (ids, 3), (3, 4)):
         with pytest.raises(ValueError, match="one period must serve both sides"):
-            backend.ops.pair_logsumexp(q, q, 2.0, *both, unit=True, implementation="tiled")
+            two_sides(q, q, *both, columns=False)
 
 
 @pytest.mark.only("torch")

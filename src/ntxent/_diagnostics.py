@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntxent import _formula
+from ntxent import _row_stage
 from ntxent._spec import TEMPERATURE
 from ntxent._to_numpy import Array, Rows, checked_rows, to_numpy
 from ntxent.numpy._ops import OPS
@@ -142,10 +142,11 @@ def diagnostics(
 def _diagnosed(rows: Rows, scale: float, normalize: bool) -> Diagnostics:
     """The means; O(n d) but for the log-sum-exp and `_Negatives`, a pass over the tiles each."""
     z = rows.z
-    lse = OPS.pair_logsumexp(z, None, scale, rows.ids, None, unit=normalize)
-    losses = _formula.row_losses(OPS, z, lse, scale, rows.shifts, "all")
+    pairs = OPS.closed_pairs(rows.ids, None, normalize, False, None, None)
+    (lse,), _ = pairs.forward(z, None, scale, keep=False)
     partners = [np.roll(z, -shift, axis=0) for shift in rows.shifts]
     positives = np.array([OPS.row_dot(z, partner) for partner in partners])
+    losses = _row_stage.stage_of(OPS, lse, positives, scale, "all", weighted=False).losses
     distances = [OPS.row_dot(z - partner, z - partner) for partner in partners]
     lengths = np.sqrt([OPS.row_dot(x, x) for x in (z, *partners)])
     rounding = z.shape[1] * np.finfo(z.dtype).eps * lengths[0] * lengths[1:]

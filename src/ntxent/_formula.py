@@ -31,7 +31,8 @@ from functools import partial, reduce
 from operator import add
 from typing import Any
 
-from ntxent import _spec
+from ntxent import _closed, _closed_info_nce, _spec
+from ntxent._closed import Call, Closed, Needs
 from ntxent._protocol import Across, Array, Ops
 
 
@@ -53,17 +54,23 @@ def nt_xent(
     if ids is None and across is not None:
         ids = across.row_ids(views[0])
     row_ids = images if ids is None else ops.repeat(ids, len(views))
+    shifts = [images * view for view in range(1, len(views))]
 
     def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
         hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
         lse = hot(z, None, scale, row_ids, None, implementation=implementation)
-        shifts = [images * view for view in range(1, len(views))]
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
         return reduced(ops, rows, reduction, z.dtype, across)
 
-    return ops.evaluate(loss, views, temperature, implementation, across)
+    def closed(
+        ops: Any, views: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
+    ) -> Closed:
+        call = Call(ops, normalize, reduction, implementation, across, needs)
+        return _closed.nt_xent(call, row_ids, shifts, denominator, views, temperature)
+
+    return ops.evaluate(loss, closed, views, temperature, implementation, across)
 
 
 def row_losses(
@@ -100,10 +107,11 @@ def sup_con(
     """
     options = normalize, reduction, implementation
     across = checked(across, _spec.check_sup_con, (ops, z, labels, temperature, *options))
-    classes = ops.classes(labels, across)
-    anchors = classes.anchors
+    labels = ops.repeat(labels, 1)  # as they are now: a buffer may be filled anew
 
     def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
+        classes = ops.classes(labels, across)
+        anchors = classes.anchors
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
         scale = ops.inverse(temperature, z)
         hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
@@ -119,7 +127,13 @@ def sup_con(
         mean = ops.reduce(rows, "sum", rows.dtype) / ops.or_one(total)
         return ops.reduce(mean, "none", z.dtype)
 
-    return ops.evaluate(loss, [z], temperature, implementation, across)
+    def closed(
+        ops: Any, arrays: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
+    ) -> Closed:
+        call = Call(ops, normalize, reduction, implementation, across, needs)
+        return _closed.sup_con(call, ops.classes(labels, across), arrays, temperature)
+
+    return ops.evaluate(loss, closed, [z], temperature, implementation, across)
 
 
 def info_nce(
@@ -164,8 +178,15 @@ def info_nce(
         losses = ops.partner_contrasts(directions, query, key, scale)
         return reduced(ops, mean_of(losses), reduction, query.dtype, across)
 
+    def closed(
+        ops: Any, arrays: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
+    ) -> Closed:
+        call = Call(ops, normalize, reduction, implementation, across, needs)
+        far_ids = None if ids is None else ids[pairs:]
+        return _closed_info_nce.info_nce(call, pair_ids, far_ids, symmetric, arrays, temperature)
+
     arrays = [query, key] if negatives is None else [query, key, negatives]
-    return ops.evaluate(loss, arrays, temperature, implementation, across)
+    return ops.evaluate(loss, closed, arrays, temperature, implementation, across)
 
 
 def mean_of(terms: Sequence[Array]) -> Array:

@@ -38,12 +38,16 @@ class Ops(_checks.ArrayKind, Protocol):
     def evaluate(
         self,
         loss: Callable[[Sequence[Array], Any, str | None], Array],
+        closed: Any,
         arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
         across: Across | None = None,
     ) -> Array:
-        """`loss(arrays, temperature, implementation)` in the backend's way to differentiate it."""
+        """`loss(arrays, temperature, implementation)`, which the backend differentiates itself.
+
+        Or `closed(ops, arrays, temperature, implementation, needs)`, the same with its gradient.
+        """
 
     def count(self, rows: Array) -> Any:
         """How many rows: an int, or a 0-d array where it isn't known yet."""

@@ -33,7 +33,7 @@ def checked_rows(
     _spec.check_nt_xent(OPS, views, temperature, ids, "all", normalize, "mean", None)
     images = len(views[0])
     with np.errstate(all="ignore"):  # NaN and infinity show in the result
-        z = (OPS.stack_unit if normalize else OPS.stack)(*views)
+        z = OPS.unit_rows(views)[0] if normalize else OPS.stack(*views)
     ids = np.tile(np.arange(images) if ids is None else ids, len(views))
     return Rows(z, images, ids, range(images, len(z), images))
 

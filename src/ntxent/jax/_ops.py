@@ -60,12 +60,14 @@ class JaxOps:
     def evaluate(
         self,
         loss: Callable[[Sequence[Array], Any, str | None], Array],
+        closed: Any,
         arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
         across: Any = None,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
+        del closed
         exchange = None if across is None else across.exchange
         chosen = _arrays.check_known_sizes(arrays, implementation, exchange)
         return loss(arrays, temperature, chosen or self.choose(None))
@@ -125,7 +127,7 @@ class JaxOps:
         return found
 
     def contrast(self, lse: Array, positive: Array) -> Array:
-        return self.log1pexp(lse - positive)
+        return self.softplus(lse - positive)
 
     def partner_contrast(
         self,
@@ -138,12 +140,12 @@ class JaxOps:
         head, tail = logits(rows, partner_rows(rows, partners), scale)
         x = (lse - head) - tail
         if within is None:
-            return self.log1pexp(x)
+            return self.softplus(x)
         # Counts multiply it, which `classes` made without knowing rows: no promotion shall choose.
         wide = np.promote_types(x.dtype, dtypes.canonicalize_dtype(float))
-        return jnp.where(within, x, self.log1pexp(x)).astype(wide)
+        return jnp.where(within, x, self.softplus(x)).astype(wide)
 
-    def log1pexp(self, x: Array) -> Array:
+    def softplus(self, x: Array) -> Array:
         """log(1 + exp(x)) to the last digit."""
         return jnp.logaddexp(x, 0)
 

@@ -1,19 +1,18 @@
-"""The `Ops` of NumPy: the tape's rules over numpy, and the hot operation."""
+"""The `Ops` of NumPy: checks, the steps of the closed form, and the hot operation."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ntxent._classes import Classes, classes
-from ntxent._tape import Traced, untraced
-from ntxent._tape_ops import TapeOps
+from ntxent._closed import Closed
+from ntxent._closed_numpy import Array, NumpyClosedOps
 from ntxent._words import Lines
-from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, logsumexp, pair_logsumexp
-from ntxent.numpy._tiled import Array
+from ntxent.numpy._pair_logsumexp import IMPLEMENTATIONS, closed_pairs
+from ntxent.numpy._tape import Traced, untraced
 
 
 def native(value: Any) -> Any:
@@ -23,8 +22,8 @@ def native(value: Any) -> Any:
     return value
 
 
-class NumpyOps(TapeOps):
-    """`_protocol.Ops` for arrays."""
+class NumpyOps(NumpyClosedOps):
+    """What checks and the closed form ask, for arrays."""
 
     BACKEND = "numpy"
     ARRAY_NAME = "numpy.ndarray"
@@ -39,7 +38,7 @@ class NumpyOps(TapeOps):
         rows="z.reshape(-1, z.shape[-1])",
         labels="numpy.repeat(labels, {})",
     )
-    pair_logsumexp = staticmethod(pair_logsumexp)
+    closed_pairs = staticmethod(closed_pairs)
 
     def accepts(self, value: Any) -> bool:
         # A masked array would lose its mask without a word, and a matrix multiplies in its own way.
@@ -55,58 +54,8 @@ class NumpyOps(TapeOps):
             return "a sparse one. Pass its toarray()."
         return None
 
-    def cast(self, array: Array, dtype: Any) -> Array:
-        return array.astype(dtype, copy=False)
-
-    def log1pexp(self, x: Array) -> Array:
-        return np.logaddexp(x, 0)
-
-    def chunks(self, rows: Array, count: int) -> Sequence[Array]:
-        size = len(rows) // count
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-    def stacked_float64(self, arrays: Sequence[Array]) -> Array:
-        return np.concatenate(arrays, dtype=np.float64)
-
-    def lengths(self, rows: Array) -> Array:
-        squares = np.vecdot(rows, rows)[..., None]
-        return np.sqrt(np.where(squares == 0, math.inf, squares))
-
-    def largest(self, rows: Array) -> Array:
-        largest: Array = np.abs(rows).max(-1, keepdims=True)
-        return np.where(largest == 0, 1.0, largest)
-
-    def roll(self, rows: Array, shift: Any) -> Array:
-        # A quarter of np.roll's time, which was a tenth of a batch of 16's.
-        return np.concatenate((rows[-shift:], rows[:-shift]))
-
-    def row_dot(self, a: Array, b: Array) -> Array:
-        found: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)
-        return found
-
-    def classes(self, labels: Array, across: Any) -> Classes:
-        del across
-        return classes(np, labels, np.sort(labels), np.float64)
-
-    def class_sums(self, rows: Array, groups: Array, across: Any) -> Array:
-        del across
-        # A group's number is where it begins among the sorted rows: `classes` found it so.
-        begins, place = np.unique(groups, return_inverse=True)
-        sums: Array = np.add.reduceat(rows[np.argsort(groups, kind="stable")], begins)
-        return sums[place]
-
-    def logsumexp(self, scores: Array) -> Array:
-        return logsumexp(scores, 1)
-
-    def or_one(self, count: Array) -> Array:
-        return np.where(count == 0, 1.0, count)
-
-    def one_id(self, rows: Array, value: int) -> Array:
-        return np.full(len(rows), value)
-
-    def spread(self, x: Any, size: int, device: Any) -> Array:
-        del device
-        return np.full(size, x)
+    def count(self, rows: Array) -> int:
+        return len(rows)
 
     def number(self, temperature: Any) -> float:
         """The value of an array of one element, for the check of its range."""
@@ -132,17 +81,41 @@ class NumpyOps(TapeOps):
 
     def evaluate(
         self,
-        loss: Callable[[Sequence[Any], Any, str | None], Any],
+        loss: Any,
+        closed: Callable[..., Closed],
         arrays: Sequence[Any],
         temperature: Any,
         implementation: str | None,
         across: Any = None,
     ) -> Any:
-        """The loss; `value_and_grad` passes traced arrays and differentiates."""
-        del across  # NumPy is one process
+        """The loss in closed form; `value_and_grad` passes traced arrays and differentiates."""
+        del loss, across  # NumPy differentiates nothing, and is one process
+        inputs = temperature, *arrays
+        needs = [type(x) is Traced for x in inputs]
         # NaN and infinity show in the loss; 1/0 and log 0 are meant.
         with np.errstate(all="ignore"):
-            return loss(arrays, temperature, implementation)
+            plain, *rows = map(untraced, inputs)
+            found = closed(self, rows, plain, implementation, needs)
+        return found.value if not any(needs) else recorded(found, inputs)
 
 
-OPS = NumpyOps(np)
+def recorded(found: Closed, inputs: Sequence[Any]) -> Traced:
+    """The loss as one step on the tape of its inputs."""
+    value, saved, pullback, counts = found
+    temperature, dtype = inputs[0], inputs[1].dtype
+
+    def gradients(upstream: Any) -> Sequence[Any]:
+        by_temperature, *stacks = pullback(saved, upstream)  # type: ignore[misc]
+        if by_temperature is not None:
+            by_temperature = by_temperature.astype(temperature.dtype).reshape(temperature.shape)
+        parts = [
+            [None] if grad is None else OPS.parts(grad.astype(dtype, copy=False), count)
+            for grad, count in zip(stacks, counts, strict=True)
+        ]
+        return [by_temperature, *chain(*parts)]
+
+    tape = next(x.tape for x in inputs if type(x) is Traced)
+    return tape.record(inputs, value, gradients)
+
+
+OPS = NumpyOps()

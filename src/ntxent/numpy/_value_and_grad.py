@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ntxent._tape import Tape, Traced
 from ntxent.numpy._ops import OPS, native
+from ntxent.numpy._tape import Tape, Traced
 from ntxent.numpy._tiled import Array
 
 
@@ -85,8 +85,7 @@ def value_and_grad(fn: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Arr
             if type(found) is not Traced:  # nothing of it depends on an array
                 return found, tuple(np.zeros_like(x.value) for x in watched)
             one = np.ones((), found.dtype)[()]
-            places = [x.place for x in watched]
-            grads = tape.gradients(found.place, one, places, tape.residuals)
+            grads = tape.gradients(found.place, one, [x.place for x in watched])
         return found.value, tuple(
             np.zeros_like(x.value) if grad is None else np.asarray(grad)
             for x, grad in zip(watched, grads, strict=True)

@@ -66,13 +66,14 @@ class TensorflowOps:
     def evaluate(
         self,
         loss: Callable[[Sequence[Tensor], Any, str | None], Tensor],
+        closed: Any,
         arrays: Sequence[Tensor],
         temperature: Any,
         implementation: str | None,
         across: Any = None,
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
-        del across  # which is in what it is made of
+        del closed, across  # the closed form is for who has no tapes; processes are in the loss
         return loss(arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Tensor) -> Any:
@@ -132,13 +133,13 @@ class TensorflowOps:
         return dots * (scale if isinstance(scale, float) else tf.cast(scale, tf.float64))
 
     def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
-        return self.log1pexp(lse - positive)
+        return self.softplus(lse - positive)
 
     def partner_contrast(
         self, lse: Tensor, rows: Tensor, partners: Any, scale: Any, within: Any = None
     ) -> Tensor:
         x = lse - self.partner_logits(rows, partners, scale)
-        return self.log1pexp(x) if within is None else tf.where(within, x, self.log1pexp(x))
+        return self.softplus(x) if within is None else tf.where(within, x, self.softplus(x))
 
     def partner_contrasts(
         self, lses: Sequence[Tensor], rows: Tensor, partners: Any, scale: Any
@@ -152,7 +153,7 @@ class TensorflowOps:
     def half(self, x: Tensor, index: int) -> Tensor:
         return tf.split(x, 2)[index]
 
-    def log1pexp(self, x: Tensor) -> Tensor:
+    def softplus(self, x: Tensor) -> Tensor:
         """log(1 + exp(x)) to the last digit."""
         return tf.nn.softplus(x)
 

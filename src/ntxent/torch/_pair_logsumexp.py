@@ -8,21 +8,22 @@ one tile is served without the loop (`_matrix.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from ntxent._pairs import scale_gradient, sides, two_sides
-from ntxent._tape import Pullback, Rule, Traced
+from ntxent._pairs import Side, two_sides
 from ntxent.torch import _transforms
 from ntxent.torch._dense import dense
 from ntxent.torch._dense_across import dense_across
 from ntxent.torch._exclusion import Ids
-from ntxent.torch._implementations import Choice
+from ntxent.torch._implementations import Choice, Implementation
 from ntxent.torch._processes import Processes
 from ntxent.torch._shards import serving_across
-from ntxent.torch._tile import Pairs, joined
+from ntxent.torch._tile import Pairs
 
 
 def pair_logsumexp(
@@ -40,46 +41,72 @@ def pair_logsumexp(
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
     choice = implementation if isinstance(implementation, Choice) else Choice(implementation)
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
-    ids: Any = (query_ids, key_ids)
-    if across is not None:  # backends of torch.distributed lack some of the short integers
-        ids = tuple(None if x is None else x.long() for x in ids)
+    ids: Ids = (query_ids, key_ids)
+    if across is not None:
+        ids = plain(ids)
     if choice.name == "dense":
         matrix: Any = dense if across is None else partial(dense_across, across)
         lse: Tensor = matrix(queries, keys, scale, *ids, columns)
         return lse
     inputs = queries, keys, scale
-    for x in inputs:
-        if type(x) is Traced:
-            rule = closed_form(ids, unit, columns, type(keys) is Traced, choice, across)
-            return x.tape.apply(rule, inputs)
     if _transforms.active():
         return _transforms.pair_logsumexp(*inputs, ids, unit, columns, choice, across)
-    pairs = Pairs(*inputs, ids, unit, columns, choice.product)
-    return joined(*serving_across(pairs, choice.name, across).forward(pairs, keep=False)[:2])[0]
+    lses, _ = ClosedPairs(ids, unit, columns, choice, across).forward(*inputs, keep=False)
+    return lses[0] if len(lses) == 1 else torch.cat(lses)
 
 
-def closed_form(
-    ids: Ids,
-    unit: bool,
-    columns: bool,
-    by_keys: bool,
-    choice: Choice,
-    across: Processes | None,
-) -> Rule:
-    """The operation as a rule of the tape; keys have a gradient if it is wanted."""
+class ClosedPairs(NamedTuple):
+    """The operation and its gradient; it holds ids, and no rows."""
 
-    def rule(queries: Tensor, keys: Tensor | None, scale: Any) -> tuple[Any, Any, Pullback]:
-        def pullback(residuals: Any, upstream: Any) -> tuple[Tensor | None, ...]:
-            queries, keys, scale, row_divisor, column_divisor, *kept = residuals
-            pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
-            row, column = sides(upstream, row_divisor, column_divisor)
-            grads = served.backward(pairs, row, column, kept, by_keys)
-            return *grads, scale_gradient(queries, keys, grads[0], scale)
+    ids: Ids
+    unit: bool
+    columns: bool
+    choice: Choice
+    across: Processes | None
 
-        pairs = Pairs(queries, keys, scale, ids, unit, columns, choice.product)
-        served = serving_across(pairs, choice.name, across)
-        row, column, kept = served.forward(pairs, keep=True)
-        value, divisors = joined(row, column)
-        return value, (queries, keys, scale, *divisors, *kept), pullback
+    def serving(
+        self, queries: Tensor, keys: Tensor | None, scale: Any
+    ) -> tuple[Pairs, Implementation]:
+        """The pairs, and what serves them."""
+        pairs = Pairs(queries, keys, scale, self.ids, self.unit, self.columns, self.choice.product)
+        return pairs, serving_across(pairs, self.choice.name, self.across)
 
-    return rule
+    def forward(
+        self, queries: Tensor, keys: Tensor | None, scale: Any, keep: bool
+    ) -> tuple[list[Tensor], Any]:
+        """The log-sum-exps of rows, then of columns if asked; what the backward pass needs."""
+        pairs, served = self.serving(queries, keys, scale)
+        row, column, kept = served.forward(pairs, keep=keep)
+        if column is None:
+            return [row.lse], (row.divisor, None, kept)
+        return [row.lse, column.lse], (row.divisor, column.divisor, kept)
+
+    def backward(
+        self,
+        queries: Tensor,
+        keys: Tensor | None,
+        scale: Any,
+        saved: Any,
+        upstream: Sequence[Tensor],
+        grad_queries: Tensor,
+        grad_keys: Tensor | None,
+    ) -> None:
+        """Add the gradients to those that are there; without keys one, of both together."""
+        row, column, kept = saved
+        pairs, served = self.serving(queries, keys, scale)
+        sides = Side(upstream[0], row), None if column is None else Side(upstream[1], column)
+        served.backward(pairs, *sides, kept, (grad_queries, grad_keys))
+
+
+def closed_pairs(
+    query_ids: Any, key_ids: Any, unit: bool, columns: bool, choice: Choice, across: Any
+) -> ClosedPairs:
+    """The operation in closed form."""
+    ids = query_ids, key_ids
+    return ClosedPairs(ids if across is None else plain(ids), unit, columns, choice, across)
+
+
+def plain(ids: Ids) -> Ids:
+    """Ids as all backends of `torch.distributed` take them; some lack the short integers."""
+    query_ids, key_ids = (None if x is None else x.long() for x in ids)
+    return query_ids, key_ids

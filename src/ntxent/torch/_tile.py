@@ -47,6 +47,10 @@ class Pairs(NamedTuple):
         return _range.needs_shift(size, float(self.scale), rows, self.unit)
 
 
+# Of queries, and of keys if they are wanted; without keys one, of both together.
+Grads = tuple[Tensor, Tensor | None]
+
+
 class Found(NamedTuple):
     """A log-sum-exp, and what the backward pass divides exponentials by; see `Side`."""
 

@@ -1,0 +1,85 @@
+"""What the closed form asks of NumPy and PyTorch, as far as they name it alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from ntxent._classes import Classes
+from ntxent._protocol import Array
+
+
+class ClosedOps:
+    """Operations of `_closed`, over numpy or torch; a backend adds what its library names alone."""
+
+    cast: Any  # (array, dtype): itself where it has it
+    stacked_float64: Any  # (arrays): the rows of all
+    lengths: Any  # (rows): of each, the last axis becoming 1; infinite for a zero row
+    largest: Any  # (rows): the largest absolute entry of each, a constant; 1 for a zero row
+    class_sums: Any  # (rows, groups, across): for each row the sum of all rows of its group
+    or_one: Any  # (count): 1 in place of 0
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    def inverse(self, temperature: Any, like: Array) -> Any:
+        """1/temperature: a float for a number, a 0-d array of `like`'s dtype for an array."""
+        if type(temperature) is float or isinstance(temperature, Real):
+            return 1 / float(temperature)
+        wide = self.cast(temperature, like.dtype).reshape(())
+        # The value may be unknown yet: NaN says what a check can't.
+        proper = (wide > 0) & (wide < math.inf)
+        return self.cast(self.xp.where(proper, 1 / wide, math.nan), like.dtype)
+
+    def stack(self, *arrays: Array) -> Array:
+        """The rows of all arrays, in float32 or wider."""
+        rows = self.xp.concatenate(arrays)
+        return rows if rows.dtype == self.xp.float64 else self.cast(rows, self.xp.float32)
+
+    def unit_rows(self, arrays: Sequence[Array]) -> tuple[Array, Array]:
+        """The rows of all arrays, each divided by its length, in float32 or wider; the lengths.
+
+        In float64, then rounded: a rounded length would be off for a whole row alike, and its
+        similarities by up to an epsilon, which does not average out (docs/numerics.md).
+        """
+        rows = self.stacked_float64(arrays)
+        if arrays[0].dtype != self.xp.float64:
+            length = self.lengths(rows)
+            return self.cast(rows / length, self.xp.float32), self.cast(length, self.xp.float32)
+        # The square of a float32 stays within the range of a float64; its own may not.
+        largest = self.largest(rows)
+        rows = rows / largest
+        length = self.lengths(rows)
+        return rows / length, length * largest
+
+    def through_unit(self, grad: Array, unit: Array, lengths: Array) -> tuple[Array, Array]:
+        """The gradient of rows from that of unit rows, and the dots of unit rows with that."""
+        dots = (grad * unit).sum(-1, keepdims=True)
+        tangent = self.minus_product(grad, dots, unit)
+        tangent /= lengths
+        return tangent, dots
+
+    def minus_product(self, a: Array, b: Array, c: Any) -> Array:
+        """a - b * c."""
+        return a - b * c
+
+    def column(self, x: Array) -> Array:
+        """A vector as a column, (n, 1)."""
+        return x[:, None]
+
+    def roll(self, rows: Array, shift: Any) -> Array:
+        """The rows, each `shift` further on, the last ones first."""
+        return self.xp.roll(rows, shift, 0)
+
+    def repeat(self, ids: Array, times: int) -> Array:
+        """The ids over and over, once a view."""
+        return self.xp.concatenate((ids,) * times)
+
+    def class_means(self, rows: Array, classes: Classes, across: Any) -> tuple[Array, Array]:
+        """The mean of the other rows of each row's class, 0 where there is none; how many, or 1."""
+        others = self.column(self.or_one(classes.others))
+        wide = self.cast(rows, self.xp.float64)
+        sums = self.class_sums(wide, classes.groups, across) - wide
+        return self.cast(sums / others, rows.dtype), others

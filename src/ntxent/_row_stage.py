@@ -1,0 +1,91 @@
+"""The losses of rows and their derivatives, from log-sum-exps and positives: O(n) numbers.
+
+Row i has a log-sum-exp L_i over its negatives and positives p_ij = scale * dot_ij, j = 1 ... m:
+
+    contrast    l_i = mean_j softplus(L_i - p_ij)
+    decoupled   l_i = L_i - mean_j p_ij
+    SupCon      l_i = softplus(L_i - P_i) + mean_j (P_i - p_ij),      P_i = log sum_j exp(p_ij)
+
+All three depend on L_i and the p_ij alone, and a stage gives both weights at once:
+
+    push_i  =  dl_i / dL_i          towards the negatives
+    pull_ij = -dl_i / dp_ij         towards the positives
+
+`ops` names what NumPy and PyTorch name differently; everything is float64 where dots are, and
+weights have the dtype of L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
+
+Array = Any
+
+
+class Stage(NamedTuple):
+    """Losses, and their weights where they are wanted."""
+
+    losses: Array
+    push: Array | None = None
+    pulls: Sequence[Any] | None = None  # one for each positive; None: one, which is the push
+
+
+def stage_of(
+    ops: Any, lse: Array, dots: Sequence[Array], scale: Any, denominator: str, weighted: bool
+) -> Stage:
+    """That of a `denominator` of NT-Xent; with one positive "all" is "one_positive"."""
+    if denominator == "one_positive" or (denominator == "all" and len(dots) == 1):
+        return mean_of([contrast(ops, lse, dot, scale, weighted) for dot in dots])
+    stage = decoupled if denominator == "negatives" else sup_con
+    return stage(ops, lse, dots, scale, weighted)
+
+
+def contrast(
+    ops: Any, lse: Array, dot: Array, scale: Any, weighted: bool, within: Array | None = None
+) -> Stage:
+    """softplus(L - p), or L - p where the positive is `within` L already."""
+    x = ops.minus_product(lse, dot, scale)
+    losses = ops.softplus(x)
+    found = losses if within is None else ops.xp.where(within, x, losses)
+    if not weighted:
+        return Stage(found)
+    push = ops.sigmoid(x, losses, lse.dtype)
+    if within is not None:
+        push = ops.xp.where(within, 1.0, push)
+    return Stage(found, push)
+
+
+def decoupled(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
+    """L - mean p; without any negative L is -inf, which makes loss and gradient NaN."""
+    proper = 1 + (lse - lse)
+    losses = lse - reduce(add, dots) * (scale / len(dots)) * proper
+    return Stage(losses, proper, (proper / len(dots),) * len(dots)) if weighted else Stage(losses)
+
+
+def sup_con(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
+    """In two terms, neither of which is negative (arXiv 2004.11362, eq. 2)."""
+    logits = [dot * scale for dot in dots]
+    lse_positives = reduce(ops.xp.logaddexp, logits)
+    spread = reduce(add, (lse_positives - logit for logit in logits)) / len(dots)
+    x = lse - lse_positives
+    losses = ops.softplus(x)
+    if not weighted:
+        return Stage(losses + spread)
+    push = ops.sigmoid(x, losses, lse.dtype)
+    share = [ops.cast(ops.xp.exp(logit - lse_positives), lse.dtype) for logit in logits]
+    return Stage(losses + spread, push, [1 / len(dots) - (1 - push) * part for part in share])
+
+
+def mean_of(stages: Sequence[Stage]) -> Stage:
+    """Of stages with the same log-sum-exp and one positive each."""
+    if len(stages) == 1:
+        return stages[0]
+    count = len(stages)
+    losses = reduce(add, (stage.losses for stage in stages)) / count
+    if stages[0].push is None:
+        return Stage(losses)
+    pulls = [stage.push / count for stage in stages]
+    return Stage(losses, reduce(add, pulls), pulls)

@@ -1,0 +1,120 @@
+"""The O(n d) operations of `_formula` under autograd: for `dense`, and while something traces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntxent._classes import Classes
+from ntxent._closed_ops import ClosedOps
+from ntxent.torch._class_sums import class_sums
+
+# A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would be
+# the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
+
+
+class FormulaOps(ClosedOps):
+    """`_protocol.Ops` for tensors, without checks and the hot operation."""
+
+    class_sums = staticmethod(class_sums)
+
+    def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
+        return array if array.dtype == dtype else array.type(dtype)  # half a microsecond below `to`
+
+    def count(self, rows: Tensor) -> int:
+        return rows.shape[0]  # len() of it would be a constant to torch.export
+
+    def stack_unit(self, *arrays: Tensor) -> Tensor:
+        return ClosedOps.unit_rows(self, arrays)[0]  # not in place, as autograd looks on
+
+    def stacked_float64(self, arrays: Sequence[Tensor]) -> Tensor:
+        return torch.cat(tuple(arrays)).double()
+
+    def lengths(self, rows: Tensor) -> Tensor:
+        # Of squares, as vector_norm has no second derivative at a zero row.
+        return torch.threshold(rows.square().sum(-1, keepdim=True), 0.0, math.inf).sqrt()
+
+    def largest(self, rows: Tensor) -> Tensor:
+        largest = rows.detach().abs().amax(-1, keepdim=True)
+        return largest.masked_fill(largest == 0, 1.0)
+
+    def minus_product(self, a: Tensor, b: Tensor, c: float | Tensor) -> Tensor:
+        if isinstance(c, Tensor):
+            return torch.addcmul(a, b, c, value=-1)
+        return torch.sub(a, b, alpha=c)
+
+    def column(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1)  # indexing with None takes twice as long
+
+    def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum(1, dtype=torch.float64)
+
+    def positive_means(self, rows: Tensor, classes: Classes, across: Any) -> Tensor:
+        return self.class_means(rows, classes, across)[0]
+
+    def partner_logits(self, rows: Tensor, partners: Tensor | int, scale: Any) -> Tensor:
+        return self.partner_dots(rows, partners) * scale
+
+    def partner_dots(self, rows: Tensor, partners: Tensor | int) -> Tensor:
+        """The dot product of each row with its partner."""
+        if not isinstance(partners, Tensor):
+            partners = self.roll(rows, -partners)
+        return self.row_dot(rows, partners)
+
+    def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
+        return self.softplus(lse - positive)
+
+    def softplus(self, x: Tensor) -> Tensor:
+        # Past its default threshold of 20 softplus returns x itself, 1e-10 off in float64.
+        return F.softplus(x, threshold=40.0)
+
+    def partner_contrast(
+        self,
+        lse: Tensor,
+        rows: Tensor,
+        partners: Tensor | int,
+        scale: Any,
+        within: Tensor | None = None,
+    ) -> Tensor:
+        x = self.minus_product(lse, self.partner_dots(rows, partners), scale)
+        loss = self.softplus(x)
+        return loss if within is None else torch.where(within, x, loss)
+
+    def partner_contrasts(
+        self, lses: Sequence[Tensor], rows: Tensor, partners: Tensor | int, scale: Any
+    ) -> Sequence[Tensor]:
+        dots = self.partner_dots(rows, partners)
+        return [self.softplus(self.minus_product(lse, dots, scale)) for lse in lses]
+
+    def logaddexp(self, a: Tensor, b: Tensor) -> Tensor:
+        # Of nothing and nothing: no derivative, where exp(-inf + inf) would be NaN.
+        nothing = (a == -math.inf) & (b == -math.inf)
+        y = torch.logaddexp(torch.where(nothing, 0.0, a), b)
+        return torch.where(nothing, -math.inf, y)
+
+    def own_logsumexp(self, queries: Tensor, keys: Tensor, scale: Any) -> Tensor:
+        return self.logsumexp((keys @ queries[:, :, None])[:, :, 0] * scale)
+
+    def logsumexp(self, scores: Tensor) -> Tensor:
+        """Along the rows of a matrix."""
+        return scores.logsumexp(1)
+
+    def half(self, x: Tensor, index: int) -> Tensor:
+        size = x.shape[0] // 2
+        return x[index * size : (index + 1) * size]
+
+    def or_one(self, count: Tensor) -> Tensor:
+        return torch.threshold(count, 0.0, 1.0)
+
+    def one_id(self, rows: Tensor, value: int) -> Tensor:
+        return torch.full(rows.shape[:1], value, device=rows.device)
+
+    def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
+        if reduction == "none":
+            return self.cast(rows, dtype)
+        return (rows.mean if reduction == "mean" else rows.sum)(dtype=dtype)

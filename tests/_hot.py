@@ -1,0 +1,49 @@
+"""The hot operation alone, as the losses call it, differentiable by queries, keys and scale."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ntxent._closed import Closed
+
+
+def log_sum_exp(
+    backend: Any, queries: Any, keys: Any, scale: Any, ids: Any, implementation: Any, **options: Any
+) -> Any:
+    """Of rows, then of columns; `keys=None` are the queries. Options are `unit` and `columns`."""
+    ops = backend.ops
+    arrays = [queries] if keys is None else [queries, keys]
+
+    def loss(arrays: Any, scale: Any, implementation: Any) -> Any:
+        given = arrays[0], arrays[1] if keys is not None else None, scale, *ids
+        return ops.pair_logsumexp(*given, implementation=implementation, **options)
+
+    return ops.evaluate(loss, partial(closed, ids, options), arrays, scale, implementation)
+
+
+def closed(
+    ids: Any, options: Any, ops: Any, arrays: Any, scale: Any, implementation: Any, needs: Any
+) -> Closed:
+    """In closed form, as `ntxent._closed` has it."""
+    keys = arrays[1] if len(arrays) == 2 else arrays[0] if options["columns"] else None
+    key_ids = ids[0] if keys is not None and ids[1] is None else ids[1]
+    asked = options["unit"], options["columns"], implementation, None
+    pairs = ops.closed_pairs(ids[0], key_ids, *asked)
+    lses, kept = pairs.forward(arrays[0], keys, scale, any(needs))
+    value = ops.xp.concatenate(lses)
+    if not any(needs):
+        return Closed(value)
+
+    def pullback(saved: Any, upstream: Any) -> Any:
+        scale, kept, *arrays = saved
+        keys = arrays[1] if len(arrays) == 2 else arrays[0] if options["columns"] else None
+        grads = [ops.xp.zeros_like(arrays[0]), None if keys is None else ops.xp.zeros_like(keys)]
+        size = arrays[0].shape[0]
+        sides = [upstream[:size], upstream[size:]]
+        pairs.backward(arrays[0], keys, scale, kept, sides[: len(lses)], *grads)
+        by_scale = (arrays[0] * grads[0]).sum() / scale / (2 if keys is None else 1)
+        found = [grads[0]] if keys is None else grads
+        return [by_scale, *(found if len(arrays) == 2 else [sum(found)])]
+
+    return Closed(value, (scale, kept, *arrays), pullback)
