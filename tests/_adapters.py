@@ -71,7 +71,6 @@ class TorchAdapter:
         from ntxent.torch import _ops, _tiled
 
         self.torch, self.module, self.ops, self.tiled = torch, module, _ops.OPS, _tiled
-        self.one_tile = _ops.ONE_TILE
         self.device = "cuda" if device == "gpu" else "cpu"
 
     @staticmethod

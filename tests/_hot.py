@@ -46,4 +46,4 @@ def closed(
         found = [grads[0]] if keys is None else grads
         return [by_scale, *(found if len(arrays) == 2 else [sum(found)])]
 
-    return Closed(value, (scale, kept, *arrays), pullback)
+    return Closed(value, (scale, kept, *arrays), pullback, [1] * len(arrays))

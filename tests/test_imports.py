@@ -39,7 +39,6 @@ ROOT = {
         "ntxent._row_stage",
     },
     "_closed_ops": {"ntxent._classes", "ntxent._protocol"},
-    "_closed_numpy": {"ntxent._classes", "ntxent._closed_ops"},
     "_formula": {
         "ntxent",
         "ntxent._spec",
@@ -59,14 +58,14 @@ ROOT = {
     },
     "plot": {"ntxent._checks", "ntxent._to_numpy"},
 }
-OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics", "_closed_numpy")}
+OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics")}
 OUTSIDE["plot"] = {"numpy", "matplotlib"}
 # What comes with a framework, or, Triton, is imported where it is asked for.
 BRINGS = {
     "numpy": {"threadpoolctl"},
     "jax": {"numpy"},
     "tensorflow": {"keras", "numpy"},
-    "torch": {"triton", "numpy"},
+    "torch": {"triton"},
 }
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
 KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}

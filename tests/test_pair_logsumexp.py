@@ -57,9 +57,7 @@ def test_rectangles(
     weights = rng.standard_normal(sum(sizes) if columns else sizes[0])
 
     def lse(q: Any, k: Any, scale: Any) -> Any:
-        return log_sum_exp(
-            backend, q, k, scale, given, implementation, unit=True, columns=columns
-        )
+        return log_sum_exp(backend, q, k, scale, given, implementation, unit=True, columns=columns)
 
     def total(*inputs: Any) -> Any:
         return backend.total(lse(*inputs), backend.from_numpy(weights))

@@ -60,6 +60,7 @@ def contrast(
 
 def decoupled(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
     """L - mean p; without any negative L is -inf, which makes loss and gradient NaN."""
+    del ops
     proper = 1 + (lse - lse)
     losses = lse - reduce(add, dots) * (scale / len(dots)) * proper
     return Stage(losses, proper, (proper / len(dots),) * len(dots)) if weighted else Stage(losses)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ntxent._closed_numpy import logsumexp
 from ntxent._pairs import Side
 from ntxent.numpy import _tiled
 from ntxent.numpy._tiled import Array, Ids, similarities
@@ -112,6 +111,14 @@ def closed_pairs(
     del across
     ids = query_ids, key_ids
     return DensePairs(ids, columns) if implementation == "dense" else TiledPairs(ids, unit, columns)
+
+
+def logsumexp(scores: Array, axis: int) -> Array:
+    """Log-sum-exp below the maximum; -inf for a row without any pair."""
+    top = scores.max(axis)
+    shift = np.where(top == -math.inf, 0, top)
+    lse: Array = shift + np.log(np.exp(scores - np.expand_dims(shift, axis)).sum(axis))
+    return lse
 
 
 def proper(lse: Array) -> Array:

@@ -47,9 +47,7 @@ class Tape:
         self.records.append((places, found.place, pullback))
         return found
 
-    def gradients(
-        self, output: int, upstream: Array, watched: Sequence[int]
-    ) -> list[Array | None]:
+    def gradients(self, output: int, upstream: Array, watched: Sequence[int]) -> list[Array | None]:
         """The gradients at the watched places, given the upstream gradient at the output."""
         grads = {output: upstream}
         for places, made, pullback in reversed(self.records):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ class Step(NamedTuple):
 
     loss: Loss
     closed: Callable[..., Closed]
-    ops: Any  # that carry out the closed form: OPS, or on arrays of NumPy
+    ops: Any  # that carry it out
     choice: Choice
     grad_enabled: bool
     at_once: bool  # not where other processes have to see the upstream
@@ -38,27 +37,24 @@ class ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, step: Step, temperature: Any, *arrays: Tensor) -> Tensor:
-        ops, needs = step.ops, ctx.needs_input_grad[1:] if step.grad_enabled else ()
-        given = ops.given(temperature)
-        with ops.quiet():
-            found, saved, pullback, counts = step.closed(ops, arrays, given, step.choice, needs)
-        value: Tensor = ops.made(found)
-        if pullback is None:
+        needs = ctx.needs_input_grad[1:] if step.grad_enabled else ()
+        found = step.closed(step.ops, arrays, temperature, step.choice, needs)
+        value: Tensor = found.value
+        if found.pullback is None:
             return value
         by_number = not isinstance(temperature, Tensor)
-        ctx.loss, ctx.ops, ctx.pullback, ctx.counts = step.loss, ops, None, (1, *counts)
+        ctx.loss, ctx.pullback, ctx.counts = step.loss, None, (1, *found.counts)
         ctx.temperature = temperature if by_number else None
         inputs = arrays if by_number else (temperature, *arrays)
-        held, ctx.shape, ctx.dtypes = _held(inputs), inputs[0].shape, (inputs[0].dtype, arrays[0].dtype)
-        exact = all(x.dtype == value.dtype for x in inputs)
+        ctx.first, ctx.dtype, held = inputs[0].shape, arrays[0].dtype, _held(inputs)
+        exact = ctx.dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
         if step.at_once and exact and value.dim() == 0:
-            with ops.quiet():
-                ctx.save_for_backward(held, *map(ops.made, pullback(saved, 1.0)))
+            ctx.save_for_backward(held, *found.pullback(found.saved, 1.0))
             return value
         # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload
         # them; what is left are their places and a few numbers.
         tensors: list[Tensor] = []
-        ctx.saved, ctx.pullback = _taken(saved, tensors), pullback
+        ctx.saved, ctx.pullback = _taken(found.saved, tensors), found.pullback
         ctx.save_for_backward(held, *tensors)
         return value
 
@@ -70,53 +66,47 @@ class ClosedForm(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = _graph_of_gradients(ctx, held, g)
         elif ctx.pullback is None:
-            grads = _apart(ctx, [None if grad is None else grad * g for grad in kept])
+            grads = _apart(ctx, [None if stack is None else stack * g for stack in kept])
         else:
-            with torch.autocast(g.device.type, enabled=False), ctx.ops.quiet():
-                saved = _put_back(ctx.saved, kept)
-                found = ctx.pullback(saved, ctx.ops.given(g))
-                grads = _apart(ctx, [ctx.ops.made(x) for x in found])
+            with torch.autocast(g.device.type, enabled=False):
+                grads = _apart(ctx, ctx.pullback(_put_back(ctx.saved, kept), g))
         return (None, *grads)
 
 
 def _apart(ctx: Any, stacks: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients of the temperature, as that is, and of each array; of none unasked."""
+    """The gradients of the temperature and of each array, as those are; of none unasked."""
     grads: list[Tensor | None] = []
     for stack, count in zip(stacks, ctx.counts, strict=True):
         if stack is None:
             grads.append(None)
-            continue
-        dtype = ctx.dtypes[1 if grads else 0]
-        stack = stack if stack.dtype == dtype else stack.to(dtype)
-        if not grads:
-            stack = stack.reshape(ctx.shape)
-        grads += (stack,) if count == 1 else stack.chunk(count)
+        elif not grads:
+            grads.append(stack.reshape(ctx.first))  # which autograd casts
+        else:
+            found = stack if stack.dtype == ctx.dtype else stack.to(ctx.dtype)
+            grads += (found,) if count == 1 else found.chunk(count)
     return [x if need else None for x, need in zip(grads, ctx.needs_input_grad[1:], strict=True)]
 
 
 class _Place(NamedTuple):
-    """Where an array was among what is saved."""
+    """Where a tensor was among what is saved."""
 
     number: int
-    is_tensor: bool
 
 
 def _taken(tree: Any, tensors: list[Tensor]) -> Any:
-    """Nested tuples with a place for each array, which is put into the list as a tensor."""
+    """Nested tuples with a place for each tensor, which is put into the list."""
     if isinstance(tree, tuple | list):
         return tuple(_taken(x, tensors) for x in tree)
-    is_tensor = isinstance(tree, Tensor)
-    if not (is_tensor or isinstance(tree, np.ndarray)):
+    if not isinstance(tree, Tensor):
         return tree
-    tensors.append(tree if is_tensor else torch.from_numpy(tree))
-    return _Place(len(tensors) - 1, is_tensor)
+    tensors.append(tree)
+    return _Place(len(tensors) - 1)
 
 
 def _put_back(tree: Any, tensors: Sequence[Tensor]) -> Any:
     """The tuples as they were."""
     if isinstance(tree, _Place):
-        found = tensors[tree.number]
-        return found if tree.is_tensor else found.numpy()
+        return tensors[tree.number]
     return tuple(_put_back(x, tensors) for x in tree) if isinstance(tree, tuple) else tree
 
 

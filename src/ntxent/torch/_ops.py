@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from ntxent._classes import Classes, classes
 from ntxent._closed import Closed
 from ntxent._words import Lines
-from ntxent.torch import _one_tile, _operators, _transforms
+from ntxent.torch import _operators, _transforms
 from ntxent.torch._closed_form import ClosedForm, Loss, Step
 from ntxent.torch._formula_ops import FormulaOps
 from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
@@ -53,16 +52,6 @@ class TorchOps(FormulaOps):
             "a DTensor, which is spread over processes. Pass the shard that is here, its "
             "to_local(), and group=True (or the group of its mesh) to make one batch of all."
         )
-
-    def given(self, x: Any) -> Any:
-        """As it is: the closed form is on tensors."""
-        return x
-
-    made = given
-
-    def quiet(self) -> Any:
-        """Nothing to silence."""
-        return nullcontext()
 
     def device(self, array: Tensor) -> torch.device:
         return array.device
@@ -150,13 +139,9 @@ def evaluated(
         value = loss(arrays, temperature, choice)
     else:
         at_once = across is None  # where others' upstream is needed, it isn't there yet
-        ops = ONE_TILE if SMALL and at_once and _one_tile.fits(arrays, choice) else OPS
-        step = Step(loss, closed, ops, choice, torch.is_grad_enabled(), at_once)
+        step = Step(loss, closed, OPS, choice, torch.is_grad_enabled(), at_once)
         value = ClosedForm.apply(step, temperature, *arrays)
     return value
 
 
 OPS = TorchOps(torch)
-import os
-SMALL = os.environ.get("NTX_SMALL", "1") == "1"
-ONE_TILE = _one_tile.OneTileOps()

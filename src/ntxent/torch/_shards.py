@@ -116,9 +116,7 @@ def add_gradient(
             add_block(grad[here], strip, Side(*(x[here] for x in own_side)), column, name)
 
 
-def add_block(
-    grad: Tensor, block: Pairs, row: Side, column: Side | None, name: str | None
-) -> None:
+def add_block(grad: Tensor, block: Pairs, row: Side, column: Side | None, name: str | None) -> None:
     """Add what one block has for the gradient of its queries."""
     by_sums = divides_by_sums(block, name)
     sides = [
