@@ -242,10 +242,9 @@ def test_shapes_that_would_be_broadcast_are_refused() -> None:
     from ntxent.numpy import nt_xent, value_and_grad
 
     def fn(a: Any) -> Any:
-        from ntxent.numpy._ops import OPS
-
         rows = nt_xent(a, Z[1], reduction="none") * np.ones((10, 10))
-        return OPS.reduce(rows, "sum", rows.dtype)
+        total = rows.value.sum()  # which only a private name of it gives
+        return rows.tape.record([rows], total, lambda g: [np.full(rows.shape, g)])
 
     with pytest.raises(TypeError, match="takes equal shapes"):
         value_and_grad(fn)(Z[0])

@@ -146,7 +146,7 @@ def _diagnosed(rows: Rows, scale: float, normalize: bool) -> Diagnostics:
     (lse,), _ = pairs.forward(z, None, scale, keep=False)
     partners = [np.roll(z, -shift, axis=0) for shift in rows.shifts]
     positives = np.array([OPS.row_dot(z, partner) for partner in partners])
-    losses = _row_stage.stage_of(OPS, lse, positives, scale, "all", weighted=False).losses
+    losses = _row_stage.stage_of(OPS, lse, [*positives], scale, "all", weighted=False).losses
     distances = [OPS.row_dot(z - partner, z - partner) for partner in partners]
     lengths = np.sqrt([OPS.row_dot(x, x) for x in (z, *partners)])
     rounding = z.shape[1] * np.finfo(z.dtype).eps * lengths[0] * lengths[1:]

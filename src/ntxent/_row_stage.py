@@ -86,7 +86,5 @@ def mean_of(stages: Sequence[Stage]) -> Stage:
         return stages[0]
     count = len(stages)
     losses = reduce(add, (stage.losses for stage in stages)) / count
-    if stages[0].push is None:
-        return Stage(losses)
-    pulls = [stage.push / count for stage in stages]
-    return Stage(losses, reduce(add, pulls), pulls)
+    pulls = [stage.push / count for stage in stages if stage.push is not None]
+    return Stage(losses, reduce(add, pulls), pulls) if pulls else Stage(losses)

@@ -179,4 +179,4 @@ def recorded(found: Closed, inputs: Sequence[Any]) -> Traced:
     return tape.record(inputs, value, gradients)
 
 
-OPS = NumpyOps(np)
+OPS: Any = NumpyOps(np)  # it has no more of `Ops` than the closed form asks

@@ -30,7 +30,8 @@ class FormulaOps(ClosedOps):
         return rows.shape[0]  # len() of it would be a constant to torch.export
 
     def stack_unit(self, *arrays: Tensor) -> Tensor:
-        return ClosedOps.unit_rows(self, arrays)[0]  # not in place, as autograd looks on
+        unit: Tensor = ClosedOps.unit_rows(self, arrays)[0]  # not in place: autograd looks on
+        return unit
 
     def stacked_float64(self, arrays: Sequence[Tensor]) -> Tensor:
         return torch.cat(tuple(arrays)).double()
@@ -55,16 +56,17 @@ class FormulaOps(ClosedOps):
         return (a * b).sum(1, dtype=torch.float64)
 
     def positive_means(self, rows: Tensor, classes: Classes, across: Any) -> Tensor:
-        return self.class_means(rows, classes, across)[0]
+        means: Tensor = self.class_means(rows, classes, across)[0]
+        return means
 
     def partner_logits(self, rows: Tensor, partners: Tensor | int, scale: Any) -> Tensor:
-        return self.partner_dots(rows, partners) * scale
+        logits: Tensor = self.partner_dots(rows, partners) * scale
+        return logits
 
     def partner_dots(self, rows: Tensor, partners: Tensor | int) -> Tensor:
         """The dot product of each row with its partner."""
-        if not isinstance(partners, Tensor):
-            partners = self.roll(rows, -partners)
-        return self.row_dot(rows, partners)
+        others = partners if isinstance(partners, Tensor) else self.roll(rows, -partners)
+        return self.row_dot(rows, others)
 
     def contrast(self, lse: Tensor, positive: Tensor) -> Tensor:
         return self.softplus(lse - positive)
