@@ -37,7 +37,7 @@ DEVICES = {
     "jax": ["cpu", "gpu"],
     "tensorflow": ["cpu", "gpu"],
 }
-COMPILING = {"jax", "tensorflow"}  # their sessions are compilers at work, one core each
+SIDE_BY_SIDE = ["--numprocesses=auto", "--dist=loadfile"]  # most tests keep one core busy
 COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[backend]]
 
 nox.needs_version = ">=2025.2.9"
@@ -99,8 +99,8 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     """Tests of one backend on one device; a device that is missing fails."""
     install(session, package(backend), group="test")
     chosen = ["--backend", backend, "--device", device, "--require"]
-    if backend in COMPILING and device == "cpu":
-        chosen += ["--numprocesses=auto", "--dist=loadfile"]
+    if device == "cpu":  # a GPU's memory is for one process
+        chosen += SIDE_BY_SIDE
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
     if (backend, device) == ("torch", "gpu"):
         session.run("python", "-m", "pytest", *chosen, "--kernels", *session.posargs)
@@ -135,6 +135,7 @@ def extras(session: nox.Session, device: str) -> None:
     install(session, "-e.[torch,jax]", group="extras")
     alone(session, group="alone")
     chosen = ["--backend", "torch", "--device", device, "--require", "--extras"]
+    chosen += ["--numprocesses=auto"]  # not by files: in one of them the recipes are trained
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
     session.run("python", "tests/their_tests.py")
 

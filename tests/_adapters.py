@@ -45,7 +45,7 @@ class NumpyAdapter:
         return np.asarray(fn(*arrays, **kwargs))
 
     def value_and_grad(
-        self, fn: Callable[..., Any], arrays: Sequence[Any]
+        self, fn: Callable[..., Any], arrays: Sequence[Any], key: Any = None
     ) -> tuple[Array, list[Array]]:
         value, grads = self.module.value_and_grad(fn)(*arrays)
         return np.asarray(value), list(grads)
@@ -97,7 +97,7 @@ class TorchAdapter:
         return np.asarray(found.detach().cpu().numpy())
 
     def value_and_grad(
-        self, fn: Callable[..., Any], arrays: Sequence[Any]
+        self, fn: Callable[..., Any], arrays: Sequence[Any], key: Any = None
     ) -> tuple[Array, list[Array]]:
         leaves = [array.detach().clone().requires_grad_() for array in arrays]
         value = fn(*leaves)
@@ -126,6 +126,7 @@ class JaxAdapter:
 
         self.jax, self.module, self.ops, self.tiled = jax, module, _ops.OPS, _tiled
         self.device = jax.devices(device)[0]
+        self.made: dict[Any, Any] = {}  # by the keys of grids
 
     @staticmethod
     def installed() -> bool:
@@ -155,10 +156,19 @@ class JaxAdapter:
             return np.asarray(fn(*arrays, **kwargs))
 
     def value_and_grad(
-        self, fn: Callable[..., Any], arrays: Sequence[Any]
+        self, fn: Callable[..., Any], arrays: Sequence[Any], key: Any = None
     ) -> tuple[Array, list[Array]]:
+        """Of a grid's case, which has a key, by the first function of the key, compiled whole.
+
+        So it is compiled once for all cases of a shape; outside of `jit` most of a grid's time goes
+        into compiling each small operation of a new shape. Other tests do without.
+        """
+        step = self.jax.value_and_grad(fn, range(len(arrays)))
+        if key is not None:
+            key = key, len(arrays), self.tiled.TILE
+            step = self.made.setdefault(key, self.jax.jit(step))
         with self.wide(*arrays):
-            value, grads = self.jax.value_and_grad(fn, range(len(arrays)))(*arrays)
+            value, grads = step(*arrays)
         for array, grad in zip(arrays, grads, strict=True):
             assert grad.dtype == array.dtype
         return np.asarray(value), [self.to_numpy(grad) for grad in grads]
@@ -204,7 +214,7 @@ class TensorflowAdapter:
         return np.asarray(fn(*arrays, **kwargs))
 
     def value_and_grad(
-        self, fn: Callable[..., Any], arrays: Sequence[Any]
+        self, fn: Callable[..., Any], arrays: Sequence[Any], key: Any = None
     ) -> tuple[Array, list[Array]]:
         with self.tf.GradientTape() as tape:
             tape.watch(arrays)

@@ -27,11 +27,19 @@ CASES: dict[str, Callable[..., Any]] = {
         a, b, c if len(c.shape) == 3 else c[:, None], symmetric=True, temperature=t, **o
     ),
 }
-# Code is generated once and run once.
+# Code is generated once and run once: these are tests of what is computed. The digits that code has
+# with all of LLVM's optimisations are held against the table by the hostile grid.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 PLACES = (0, 1, 2, 4)  # what has a gradient: all but the integers
 IDS = np.array([0, 1, 2, 0, 1, 2, 2, 3])
 TAU = 0.2
+
+
+def jit(fn: Any) -> Any:
+    """`jax.jit`, unoptimised."""
+    import jax
+
+    return jax.jit(fn, compiler_options=UNOPTIMISED)
 
 
 def inputs_of(count: int = 6, dtype: Any = np.float32) -> list[Any]:

@@ -1,7 +1,8 @@
 """Losses over the replicas of a strategy, in a process of its own; by hand, for the table.
 
     python tests/across_tensorflow.py [--write]     every loss and batch; into docs/scaling.md
-    python tests/across_tensorflow.py table 6 3     every loss, 6 rows on a replica and 3 on another
+    python tests/across_tensorflow.py table 6,3     every loss, 6 rows on a replica and 3 on another
+    python tests/across_tensorflow.py turns 6,3     and for the tests: one implementation of each
     TF_CONFIG=... python tests/across_tensorflow.py worker FILE LOSS ...
 
 TensorFlow's devices are settled before it starts, and a process has one strategy: collectives of a
@@ -27,6 +28,7 @@ from _shards import EVEN, LOSSES, TEMPERATURE, UNEVEN, errors, shards, show
 
 IMPLEMENTATIONS = ("dense", "tiled")
 SIZES = (6, 3)
+TESTED = (*EVEN[:2], *UNEVEN)
 
 
 @cache
@@ -78,10 +80,16 @@ def found(strategy: Any, name: str, sizes: Any, implementation: str, graph: bool
     return losses, list(zip(*gradients, strict=True)), by_temperature
 
 
-def table(sizes: tuple[int, ...]) -> None:
+def in_turn(place: int, sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """One of the implementations: over all that is tested each loss has both, and each batch."""
+    turn = (place + TESTED.index(sizes)) % len(IMPLEMENTATIONS)
+    return IMPLEMENTATIONS[turn : turn + 1]
+
+
+def table(sizes: tuple[int, ...], turns: bool = False) -> None:
     """The errors of every loss over shards of these sizes, a line each."""
-    for name in LOSSES:
-        for implementation in IMPLEMENTATIONS:
+    for place, name in enumerate(LOSSES):
+        for implementation in in_turn(place, sizes) if turns else IMPLEMENTATIONS:
             results = found(mirrored(len(sizes)), name, sizes, implementation)
             line = f"{name:31}", f"{implementation:6}", f"{sizes!s:12}"
             numbers = (f"{error:.1e}" for error in errors(name, sizes, *results))
@@ -92,7 +100,7 @@ def main() -> None:
     """Print the table of all batches, each in a process of its own."""
     cells: Any = {}
     for sizes in (*EVEN, *UNEVEN):
-        command = [sys.executable, __file__, "table", *map(str, sizes)]
+        command = [sys.executable, __file__, "table", ",".join(map(str, sizes))]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for line in told.splitlines():
             name, how, _, loss, gradient = (part.strip() for part in line.split("\t"))
@@ -113,8 +121,9 @@ def worker(file: str, *names: str) -> None:
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
     match sys.argv[1:]:
-        case ["table", *sizes]:
-            table(tuple(map(int, sizes)))
+        case ["table" | "turns" as what, *batches]:  # with as many replicas each
+            for sizes in batches:
+                table(tuple(map(int, sizes.split(","))), what == "turns")
         case ["worker", *rest]:
             worker(*rest)
         case _:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,11 @@ def main() -> None:
     missing = [name for name, adapter in ADAPTERS.items() if not adapter.installed()]
     if missing:
         parser.error(f"all backends must be installed; missing: {', '.join(missing)}")
-    found = {dtype: differences(options.device, dtype) for dtype in BOUNDS}
+    # A process for each dtype, which spend their time compiling.
+    count = len(BOUNDS) if options.device == "cpu" else 1
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        devices = [options.device] * len(BOUNDS)
+        found = dict(zip(BOUNDS, pool.map(differences, devices, BOUNDS), strict=True))
     print(
         f"worst differences over {2 * len(CASES)} cases, relative, over max(1, 0.1 / temperature)"
     )

@@ -31,7 +31,7 @@ def loss_and_gradients(
         return backend.module.nt_xent(*arrays[:-1], temperature=arrays[-1], **kwargs)
 
     arrays = [backend.from_numpy(x, dtype) for x in (*inputs, np.asarray(temperature))]
-    value, grads = backend.value_and_grad(fn, arrays)
+    value, grads = backend.value_and_grad(fn, arrays, key=("nt_xent", *kwargs.items()))
     return value, grads[:-1], grads[-1]
 
 

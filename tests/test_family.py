@@ -32,9 +32,9 @@ def errors(
     def loss(*arrays: Any) -> Any:
         return call(backend, name, arrays[:-1], options, temperature=arrays[-1])
 
-    value, grads = backend.value_and_grad(
-        loss, [*inputs, backend.from_numpy(np.asarray(temperature), dtype)]
-    )
+    known = [(k, v.tobytes() if isinstance(v, np.ndarray) else v) for k, v in options.items()]
+    tau = backend.from_numpy(np.asarray(temperature), dtype)
+    value, grads = backend.value_and_grad(loss, [*inputs, tau], key=(name, *known))
     rows = backend.value(
         lambda *arrays: call(
             backend, name, arrays, options, temperature=temperature, reduction="none"

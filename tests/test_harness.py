@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from _cases import Case, oracle
+from _cases import Case, every_two, oracle
 from _tolerances import TOLERANCES, assert_within, gradient_error, relative_error, tolerance
 
 TESTS = Path(__file__).parent
@@ -55,6 +56,23 @@ def test_an_error_planted_in_a_backend_is_found(backend: Any, monkeypatch: Any) 
         )
         loss = backend.value(backend.module.nt_xent, *views, temperature=0.1)
         assert (relative_error(loss, truth.loss) <= bound) is passes
+
+
+def test_every_two_values_meet_in_a_selection() -> None:
+    """Each pair that the grid has, in fewer cases; a hole of the grid stays one."""
+    grid = [case for case in product("abc", range(4), range(4, 9)) if case[:2] != ("a", 0)]
+
+    def pairs(cases: list[Any]) -> set[Any]:
+        return {(*places, *pair) for case in cases for places, pair in parts(case)}
+
+    def parts(case: Any) -> Any:
+        places = combinations(range(3), 2)
+        return zip(places, combinations(case, 2), strict=True)
+
+    found = every_two(grid)
+    assert set(found) <= set(grid)
+    assert pairs(found) == pairs(grid)
+    assert len(found) < len(grid) / 2
 
 
 def functions() -> list[tuple[str, ast.FunctionDef]]:
@@ -109,6 +127,10 @@ def run_pytest(tmp_path: Path, *options: str) -> tuple[int, str]:
     return found.returncode, found.stdout + found.stderr
 
 
+# Both start runs of NumPy's tests, in whatever session: one session does.
+
+
+@pytest.mark.only("numpy")
 def test_a_required_device_that_is_missing_fails_the_run(tmp_path: Path) -> None:
     """It does not skip; numpy has no gpu anywhere."""
     code, output = run_pytest(tmp_path, "--backend", "numpy", "--device", "gpu", "--require")
@@ -116,6 +138,7 @@ def test_a_required_device_that_is_missing_fails_the_run(tmp_path: Path) -> None
     assert "--require: numpy sees no gpu" in output
 
 
+@pytest.mark.only("numpy")
 def test_a_required_backend_whose_tests_all_vanish_fails_the_run(tmp_path: Path) -> None:
     """Other tests pass, and the run still fails: it has shown nothing of the backend."""
     others = [*"abcdefghijklmnopqstuvwxyz", "rep"]  # all but the reference, which has no backend

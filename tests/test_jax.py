@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _jax_cases import jit
 from _largest import largest_array
 from _tolerances import EPSILON, assert_within, relative_error, tolerance
 from ntxent import reference
@@ -96,7 +97,7 @@ def test_transformations(jax: Any, implementation: str, dtype: str) -> None:
         yield jax.value_and_grad(lambda *x: rows(*x).mean(), places)(*x)
         yield rows(*x).mean(), [found.mean(0) for found in jax.jacrev(rows, places)(*x)]
 
-    for found in jax.jit(lambda x: list(every_way(x)))(inputs):
+    for found in jit(lambda x: list(every_way(x)))(inputs):
         assert_right(found, inputs, dtype, denominator)
 
 
@@ -107,11 +108,11 @@ def test_vmap(jax: Any, implementation: str, axes: Any) -> None:
     given = [*(jax.numpy.stack([z, 3 - z * z]) for z in inputs[:2]), inputs[2]]
     if axes[2] == 0:
         given = [*inputs[:2], jax.numpy.asarray([0.5, 0.05, 0.01, 0.001])]
-    values, grads = jax.jit(jax.vmap(jax.value_and_grad(loss, ALL), axes))(*given)
+    values, grads = jit(jax.vmap(jax.value_and_grad(loss, ALL), axes))(*given)
     for i, value in enumerate(values):
         lane = [x if axis is None else x[i] for x, axis in zip(given, axes, strict=True)]
         assert_right((value, [grad[i] for grad in grads]), lane, "float32")
-    totals = jax.jit(jax.grad(lambda *x: jax.vmap(loss, axes)(*x).sum(), ALL))(*given)
+    totals = jit(jax.grad(lambda *x: jax.vmap(loss, axes)(*x).sum(), ALL))(*given)
     for total, grad, axis in zip(totals, grads, axes, strict=True):
         expected, scale = grad if axis == 0 else grad.sum(0), np.abs(grad).max()
         np.testing.assert_allclose(total, expected, atol=1e-5 * scale)
@@ -132,7 +133,7 @@ def test_traced_ids_that_are_all_equal_leave_nan(jax: Any, implementation: str) 
     """Without negatives "negatives" has no value, and no gradient that looks like one."""
     z1, z2, tau = inputs_of("float32")
     loss = loss_of(implementation, denominator="negatives")
-    both = jax.jit(jax.value_and_grad(lambda z, ids: loss(z, z2, tau, ids=ids)))
+    both = jit(jax.value_and_grad(lambda z, ids: loss(z, z2, tau, ids=ids)))
     value, grad = both(z1, jax.numpy.zeros(5, int))
     assert jax.numpy.isnan(value)
     assert jax.numpy.isnan(grad).all()
@@ -156,14 +157,14 @@ def test_hessians(jax: Any, implementation: str, dtype: str) -> None:
     loss, truth = loss_of(implementation), jax.grad(loss_of("dense"), ALL)
     with jax.enable_x64(True):
         wide = [[jax.numpy.asarray(x, "float64") for x in xs] for xs in (inputs, tangents)]
-        expected = jax.jit(lambda *xs: jax.jvp(truth, *xs)[1])(*wide)
+        expected = jit(lambda *xs: jax.jvp(truth, *xs)[1])(*wide)
 
     def every_way(x: Any) -> Any:
         yield jax.grad(lambda *x: (jax.grad(loss)(*x) * DIRECTION).sum(), ALL)(*x)
         yield jax.jvp(jax.grad(loss, ALL), x, tangents)[1]
         yield [jax.numpy.einsum("ij,ijkl", tangents[0], jax.hessian(loss)(*x))]
 
-    for found in jax.jit(lambda x: list(every_way(x)))(inputs):
+    for found in jit(lambda x: list(every_way(x)))(inputs):
         for got, want in zip(found, expected, strict=False):
             np.testing.assert_allclose(got, want, atol=bound * np.abs(want).max())
     assert not expected[0][2].any()
@@ -209,7 +210,7 @@ def test_gradient_steps_in_a_scan(jax: Any, implementation: str) -> None:
             yield reference.nt_xent(z, other, temperature=0.2)
             z = z - rate * reference.gradients(z, other, temperature=0.2)[0][0]
 
-    by_rate, losses = jax.jit(jax.grad(train, has_aux=True))(0.1)
+    by_rate, losses = jit(jax.grad(train, has_aux=True))(0.1)
     low, middle, high = (list(by_loops(rate)) for rate in (0.1 - 1e-5, 0.1, 0.1 + 1e-5))
     np.testing.assert_allclose(losses, middle, rtol=2e-6)
     np.testing.assert_allclose(by_rate, (high[2] - low[2]) / 2e-5, rtol=1e-5)
@@ -231,7 +232,7 @@ def compiled(jax: Any) -> Iterator[list[str]]:
 def test_traced_temperature(jax: Any, implementation: str, dtype: str, compiled: Any) -> None:
     """As good as a number on both sides of where a shift is needed, compiled once; NaN if bad."""
     loss = loss_of(implementation)
-    step = jax.jit(jax.value_and_grad(loss, ALL))
+    step = jit(jax.value_and_grad(loss, ALL))
     for tau in (0.5, 0.05, 0.01, 0.001):
         inputs = inputs_of(dtype, tau)
         compiled.clear()
@@ -260,11 +261,11 @@ def test_ids_and_strings(jax: Any, implementation: str, denominator: str) -> Non
     inputs = inputs_of("float32")
     loss = loss_of(implementation, denominator=denominator, reduction="none")
     choices = jax.numpy.asarray([[0, 0, 1, 1, 2], [3, 1, 2, 1, 0]])
-    mapped = jax.jit(jax.vmap(lambda ids: loss(*inputs, ids=ids)))(choices)
+    mapped = jit(jax.vmap(lambda ids: loss(*inputs, ids=ids)))(choices)
     for ids, rows in zip(choices, mapped, strict=True):
         options = {"temperature": 0.2, "ids": ids, "denominator": denominator}
         expected = reference.row_losses(*(np.asarray(z) for z in inputs[:2]), **options)
-        traced, known = jax.jit(loss), jax.jit(partial(loss, ids=ids))
+        traced, known = jit(loss), jit(partial(loss, ids=ids))
         for found in (rows, traced(*inputs, ids=ids), known(*inputs)):
             np.testing.assert_allclose(found, expected, rtol=3e-6, atol=3e-6)
 

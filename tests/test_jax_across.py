@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
+from _cases import every_two
 from _largest import largest_array
 from _shards import EVEN, GRADIENT, LOSS, LOSSES, TEMPERATURE, few_positives, truth
 from _tolerances import assert_within, tolerance
@@ -46,11 +48,11 @@ def assert_exact(found: tuple[float, float]) -> None:
 
 
 @pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize("sizes", EVEN, ids=len)
-@pytest.mark.parametrize("exchange", ["gather", "ring"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("name", "sizes", "exchange"), every_two(list(product(LOSSES, EVEN, ["gather", "ring"])))
+)
 def test_shards_make_the_whole(across: Any, name: str, exchange: str, sizes: Any) -> None:
-    """Types of varying axes are checked, or aren't."""
+    """Every two of these; types of varying axes are checked, or aren't."""
     run = partial(across.sharded, mesh=across.mesh_of(len(sizes)), check_vma=len(sizes) % 2 == 0)
     assert_exact(across.errors_of(name, sizes, run, exchange=exchange))
 

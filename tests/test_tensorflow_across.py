@@ -1,4 +1,4 @@
-"""One batch over the replicas of a strategy; each case in processes of its own."""
+"""One batch over the replicas of a strategy, in processes of their own."""
 
 from __future__ import annotations
 
@@ -47,11 +47,17 @@ def assert_finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
     return printed
 
 
-@pytest.mark.parametrize("sizes", [*EVEN[:2], *UNEVEN], ids=str)
-def test_shards_have_the_loss_and_the_gradient_of_the_whole(sizes: Any) -> None:
-    """Every loss and implementation, in a graph."""
-    lines = assert_finished(started(TABLE, "table", *sizes)).splitlines()
-    assert len(lines) == 2 * len(LOSSES)
+@pytest.mark.parametrize(
+    "batches", [EVEN[:1], (EVEN[1], UNEVEN[0]), UNEVEN[1:2], UNEVEN[2:]], ids=str
+)
+def test_shards_have_the_loss_and_the_gradient_of_the_whole(batches: Any) -> None:
+    """Every loss, and every two of loss, batch and implementation, in a graph.
+
+    Those of as many replicas share a process.
+    """
+    texts = [",".join(map(str, sizes)) for sizes in batches]
+    lines = assert_finished(started(TABLE, "turns", *texts)).splitlines()
+    assert len(lines) == len(LOSSES) * len(batches)
     for line in lines:
         name, implementation, _, loss, gradient = map(str.strip, line.split("\t"))
         assert_within(float(loss), LOSS, f"loss of {name}, {implementation}")

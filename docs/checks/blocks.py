@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import tempfile
 import textwrap
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
@@ -93,16 +94,21 @@ def run(page: Path, blocks: list[Block]) -> None:
                 raise AssertionError(msg)
 
 
+def raised(page: Path, blocks: list[Block]) -> BaseException | None:
+    """What running a page raises, in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh_process:
+        return fresh_process.submit(run, page, blocks).exception()
+
+
 def main(chosen: list[Path]) -> int:
     """Run the pages and print how many blocks each has; how many failed."""
     count = compared = failed = 0
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh_process:
-        for page in chosen:
-            blocks = blocks_of(page.read_text())
-            if not blocks:
-                continue
+    found = {page: blocks for page in chosen if (blocks := blocks_of(page.read_text()))}
+    # As many pages at once as there are cores: each imports its frameworks for most of its time.
+    with ThreadPoolExecutor(os.cpu_count()) as side_by_side:
+        ends = side_by_side.map(raised, found, found.values())
+        for (page, blocks), wrong in zip(found.items(), ends, strict=True):
             prints = sum(block.prints is not None for block in blocks)
-            wrong = fresh_process.submit(run, page, blocks).exception()
             verdict = "failed" if wrong else f"{len(blocks)} blocks ran, {prints} outputs compared"
             print(f"{page.relative_to(ROOT)}: {verdict}", flush=True)
             if wrong:
