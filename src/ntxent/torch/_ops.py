@@ -67,6 +67,8 @@ class TorchOps(FormulaOps):
 
     def through_unit(self, grad: Tensor, unit: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         dots = (grad * unit).sum(-1, keepdim=True)
+        # Divided by float64, n = 8192 rows would take 1.0 ms in place of 0.15.
+        lengths = self.cast(lengths, grad.dtype)
         return grad.addcmul_(dots, unit, value=-1).div_(lengths), dots
 
     def parts(self, rows: Tensor, count: int) -> Sequence[Tensor]:
