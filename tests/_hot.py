@@ -38,12 +38,13 @@ def closed(
     def pullback(saved: Any, upstream: Any) -> Any:
         scale, kept, *arrays = saved
         keys = arrays[1] if len(arrays) == 2 else arrays[0] if options["columns"] else None
-        grads = [ops.xp.zeros_like(arrays[0]), None if keys is None else ops.xp.zeros_like(keys)]
         size = arrays[0].shape[0]
-        sides = [upstream[:size], upstream[size:]]
-        pairs.backward(arrays[0], keys, scale, kept, sides[: len(lses)], *grads)
-        by_scale = (arrays[0] * grads[0]).sum() / scale / (2 if keys is None else 1)
-        found = [grads[0]] if keys is None else grads
-        return [by_scale, *(found if len(arrays) == 2 else [sum(found)])]
+        sides = [upstream[:size], upstream[size:]][: len(lses)]
+        by_keys = keys is not None
+        grads = pairs.backward(arrays[0], keys, scale, kept, sides, by_keys=by_keys)
+        by_scale = (arrays[0] * grads[0]).sum() / scale / (1 if by_keys else 2)
+        if len(arrays) == 2:
+            return [by_scale, *grads]
+        return [by_scale, sum(grads) if by_keys else grads[0]]
 
     return Closed(value, (scale, kept, *arrays), pullback, [1] * len(arrays))

@@ -8,11 +8,11 @@ A step is the row stage between two passes over the pairs (docs/formula.md):
     dz_i = scale (sum_k W_ik z_k - pull_i z_j(i) - pull_j(i) z_j(i))      W: the hot one, backward
     dx = (dz - (dz . z) z) / |x|
 
-Every term has a z on either side, or a query and a key. So d loss / d scale is the sum of z . dz /
-scale, and half of it where the rows are both.
+The products of the weights are summed before the positives' terms join them, which are larger and
+would take their last digits.
 
-A loss gives arrays and structure apart, so that PyTorch's autograd can own the arrays: no closure
-here holds one.
+A loss gives its arrays apart from the function that uses them, so that PyTorch's autograd can free
+and offload them: no closure here holds an array, but for ids.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Needs = Sequence[bool]  # which gradients are wanted: the temperature's, then ea
 class Closed(NamedTuple):
     """A loss, and `pullback(saved, upstream)`: gradients of the temperature and of the arrays.
 
-    What is saved are nested tuples. Those of several arrays may be stacked: `counts` says how many
-    arrays each gradient after the temperature's is for. One that isn't wanted may be None.
+    What is saved are nested tuples. Gradients of several arrays may be stacked: `counts` says how
+    many arrays each one after the temperature's is for. One that isn't wanted may be None.
     """
 
     value: Array
@@ -87,16 +87,29 @@ class Call(NamedTuple):
             weight *= 1 / self.across.mean(size) if mean else self.across.processes
         return self.ops.cast(losses.sum() * weight, dtype), weight
 
-    def to_inputs(self, grad: Array, rows: Array, lengths: Array | None) -> tuple[Array, Any]:
-        """The gradient of rows through their normalisation, and z . dz if that is at hand."""
-        if lengths is None:
-            return grad, (grad * rows).sum(-1) if self.needs[0] else None
-        found: tuple[Array, Array] = self.ops.through_unit(grad, rows, lengths)
-        return found
+    def to_inputs(self, grad: Array, rows: Array, lengths: Array | None) -> Array:
+        """The gradient of rows, through their normalisation if they had one."""
+        return grad if lengths is None else self.ops.through_unit(grad, rows, lengths)
 
-    def by_temperature(self, dots: Any, scale: Any, sides: int = 1) -> Any:
-        """From z . dz: d loss / d temperature = -scale^2 d loss / d scale."""
-        return dots.sum() * (-scale / sides) if self.needs[0] else None
+    def by_temperature(
+        self,
+        rows: Array,
+        grad: Array,
+        sides: int,
+        pulls: Sequence[Array],
+        dots: Sequence[Array],
+        scale: Any,
+    ) -> Any:
+        """d loss / d temperature = -scale^2 d loss / d scale, if it is wanted.
+
+        `grad` is of the log-sum-exps alone. Each of their terms is scale times a row by another, so
+        that rows . grad / scale is their part of d loss / d scale, once for each of the `sides`
+        that are these rows. The positives' part is in float64.
+        """
+        if not self.needs[0]:
+            return None
+        positives = sum((pull * dot).sum() for pull, dot in zip(pulls, dots, strict=True))
+        return (positives * scale - (rows * grad).sum() / sides) * scale
 
 
 def nt_xent(
@@ -121,33 +134,36 @@ def nt_xent(
         return Closed(value)
 
     def pullback(saved: Any, upstream: Any) -> list[Array | None]:
-        z, lengths, scale, partners, push, pulls, factor, kept = saved
+        z, lengths, scale, partners, dots, push, pulls, factor, kept = saved
         g = upstream * factor
-        push = push * g
-        pulls = [push] if pulls is None else [pull * g for pull in pulls]
-        grad = None
-        for partner, shift, pull in zip(partners, shifts, pulls, strict=True):
-            part = of_positives(ops, z, partner, shift, pull, scale)
-            grad = part if grad is None else grad + part
-        pairs.backward(z, None, scale, kept, [push], grad, None)
-        grad, dots = call.to_inputs(grad, z, lengths)
-        return [call.by_temperature(dots, scale, sides=2), grad]
+        wide = [push * g] if len(pulls) == 1 else [pull * g for pull in pulls]
+        weights = [ops.cast(pull, z.dtype) for pull in wide]
+        # With one positive push and pull are one.
+        push = weights[0] if len(pulls) == 1 else ops.cast(push * g, z.dtype)
+        grad, _ = pairs.backward(z, None, scale, kept, [push], by_keys=False)
+        by_temperature = call.by_temperature(z, grad, 2, wide, dots, scale)
+        for partner, shift, pull in zip(partners, shifts, weights, strict=True):
+            grad = with_positives(ops, grad, z, partner, shift, pull, scale)
+        return [by_temperature, call.to_inputs(grad, z, lengths)]
 
-    saved = z, lengths, scale, partners, stage.push, stage.pulls, factor, kept
+    saved = z, lengths, scale, partners, dots, stage.push, stage.pulls, factor, kept
     return Closed(value, saved, pullback, (len(views),))
 
 
-def of_positives(ops: Any, z: Array, partner: Array, shift: int, pull: Any, scale: Any) -> Array:
-    """The gradient of -scale * sum pull_i z_i . z_(i + shift), in new memory."""
+def with_positives(
+    ops: Any, grad: Array, z: Array, partner: Array, shift: int, pull: Array, scale: Any
+) -> Array:
+    """Less the gradient of scale * sum pull_i z_i . z_(i + shift), in the memory of `grad`."""
     if 2 * shift == z.shape[0]:  # rows i + shift and i - shift are one, the partner
-        return ops.column((pull + ops.roll(pull, shift)) * -scale) * partner
-    column = ops.column(pull * -scale)
-    return column * partner + ops.roll(column * z, shift)
+        return ops.less_product(grad, ops.column(pull + ops.roll(pull, shift)), partner, scale)
+    column = ops.column(pull)
+    grad = ops.less_product(grad, column, partner, scale)
+    return ops.less_product(grad, ops.roll(column, shift), ops.roll(z, shift), scale)
 
 
 def sup_con(call: Call, classes: Classes, arrays: Sequence[Array], temperature: Any) -> Closed:
     """SupCon; the positive of a row is the mean of the others of its class."""
-    ops, across, reduction = call.ops, call.across, call.reduction
+    ops, across = call.ops, call.across
     z, lengths = call.rows(arrays)
     scale = ops.inverse(temperature, z)
     pairs = call.pairs(classes.ids)
@@ -155,30 +171,35 @@ def sup_con(call: Call, classes: Classes, arrays: Sequence[Array], temperature: 
     means, others = ops.class_means(z, classes, across)
     dot = ops.row_dot(z, means)
     stage = _row_stage.contrast(ops, lse, dot, scale, call.differentiated, classes.within)
-    share = classes.anchors
-    if reduction == "mean":
-        total = share.sum()
-        # Without any anchor 0 / 1, not 0 / 0: a step on such a batch leaves all weights alone.
-        share = share / ops.or_one(total if across is None else across.mean(total))
-    elif reduction == "sum" and across is not None:
-        share = share * across.processes
+    share = share_of(call, classes.anchors)
     losses = stage.losses * share
-    value = ops.cast(losses if reduction == "none" else losses.sum(), z.dtype)
+    value = ops.cast(losses if call.reduction == "none" else losses.sum(), z.dtype)
     if not call.differentiated:
         return Closed(value)
-    groups = classes.groups
 
     def pullback(saved: Any, upstream: Any) -> list[Array | None]:
-        z, lengths, scale, means, others, push, share, kept = saved
+        z, lengths, scale, means, others, dot, push, share, groups, kept = saved
         push = push * (share * upstream)
-        column = ops.column(push * -scale)
-        # sum_i of p_i, the mean of the others: each of them has its part from every i
-        part = z * (column / others)
-        grad = column * means + (ops.class_sums(part, groups, across) - part)
-        grad = ops.cast(grad, z.dtype)
-        pairs.backward(z, None, scale, kept, [ops.cast(push, z.dtype)], grad, None)
-        grad, dots = call.to_inputs(grad, z, lengths)
-        return [call.by_temperature(dots, scale, sides=2), grad]
+        weight = ops.cast(push, z.dtype)
+        grad, _ = pairs.backward(z, None, scale, kept, [weight], by_keys=False)
+        by_temperature = call.by_temperature(z, grad, 2, [push], [dot], scale)
+        grad = ops.less_product(grad, ops.column(weight), means, scale)
+        # Each mean is of the others of a class: they have their part of it in turn.
+        part = z * (ops.column(push * scale) / others)
+        grad -= ops.cast(ops.class_sums(part, groups, across) - part, z.dtype)
+        return [by_temperature, call.to_inputs(grad, z, lengths)]
 
-    saved = z, lengths, scale, means, others, stage.push, share, kept
+    saved = z, lengths, scale, means, others, dot, stage.push, share, classes.groups, kept
     return Closed(value, saved, pullback, (1,))
+
+
+def share_of(call: Call, anchors: Array) -> Array:
+    """What each row's loss has of the reduced one: only anchors have a positive."""
+    ops, across = call.ops, call.across
+    if call.reduction == "mean":
+        total = anchors.sum()
+        # Without any anchor 0 / 1, not 0 / 0: a step on such a batch leaves all weights alone.
+        return anchors / ops.or_one(total if across is None else across.mean(total))
+    if call.reduction == "sum" and across is not None:
+        return anchors * across.processes
+    return anchors

@@ -28,51 +28,49 @@ def info_nce(
     lses, kept = near.forward(query, key, scale, call.differentiated)
     if len(arrays) == 3:
         far = far_pairs(call, query, arrays[2], pair_ids, far_ids)
-        lses[0], far_saved = with_far(call, far, query, arrays[2], scale, lses[0])
+        lses[0], far_saved = forward_far(call, far, query, arrays[2], scale, lses[0])
     lse, dot = ops.xp.stack(lses) if symmetric else lses[0], ops.row_dot(query, key)
     stage = _row_stage.contrast(ops, lse, dot, scale, call.differentiated)
     value, factor = call.reduced(stage.losses, rows.dtype)
     if not call.differentiated:
         return Closed(value)
-    counts = [2] if call.needs[2] else [1, 1]
-    counts += [1] * (len(arrays) - 2)
 
     def pullback(saved: Any, upstream: Any) -> list[Array | None]:
-        rows, lengths, scale, push, factor, kept, far_saved = saved
-        push = push * (upstream * factor)
-        pushes, pull = (list(push), push.sum(0)) if symmetric else ([push], push)
-        query, key = ops.parts(rows, 2)
-        by_far: list[Array | None] = []
-        grad, towers = of_pairs(call, rows, pull * -scale)
-        if far is not None:
-            pushes[0], grad_far = through_far(
-                call, far, query, scale, far_saved, pushes[0], towers[0]
-            )
-            by_far = [grad_far]
-        near.backward(query, key, scale, kept, pushes, *towers)
-        if towers[1] is None:
-            rows, lengths = query, None if lengths is None else ops.parts(lengths, 2)[0]
-        grad, dots = call.to_inputs(grad, rows, lengths)
-        if towers[1] is not None and call.needs[0]:
-            dots = ops.parts(dots, 2)[0]  # of the queries: far pairs have no key of the batch
-        by_towers = [grad, None] if towers[1] is None else [grad]
-        return [call.by_temperature(dots, scale), *by_towers, *by_far]
+        return gradients(call, near, far, symmetric, saved, upstream)
 
-    saved = rows, lengths, scale, stage.push, factor, kept, far_saved
-    return Closed(value, saved, pullback, counts)
+    saved = rows, lengths, scale, dot, stage.push, factor, kept, far_saved
+    counts = [2] if call.needs[2] else [1, 1]
+    return Closed(value, saved, pullback, counts + [1] * (len(arrays) - 2))
 
 
-def of_pairs(call: Call, rows: Array, pull: Array) -> tuple[Array, Sequence[Array | None]]:
-    """The gradient of sum pull_i q_i . k_i in new memory, and its halves; None for no key's."""
-    ops, column = call.ops, call.ops.column(pull)
-    if not call.needs[2]:
-        grad = column * ops.parts(rows, 2)[1]
-        return grad, (grad, None)
-    size = pull.shape[0]
-    grad = ops.roll(rows, size)  # keys, then queries
-    both = grad.reshape(2, size, -1)
-    both *= column
-    return grad, ops.parts(grad, 2)
+def gradients(
+    call: Call, near: Any, far: Any, symmetric: bool, saved: Any, upstream: Any
+) -> list[Array | None]:
+    """Of the temperature, the towers (stacked, or the queries alone), and the negatives."""
+    ops, by_key = call.ops, call.needs[2]
+    rows, lengths, scale, dot, push, factor, kept, far_saved = saved
+    query, key = ops.parts(rows, 2)
+    wide = push * (upstream * factor)
+    push = ops.cast(wide, rows.dtype)
+    pushes = list(push) if symmetric else [push]
+    by_far: list[Array | None] = []
+    far_push = pushes[0]
+    if far is not None:
+        pushes[0] = far_push * far_saved[-2]
+    grad, grad_key = near.backward(query, key, scale, kept, pushes, by_keys=by_key)
+    if far is not None:
+        from_far, grad_far = backward_far(call, far, query, scale, far_saved, far_push)
+        grad += from_far
+        by_far = [grad_far]
+    by_temperature = call.by_temperature(query, grad, 1, [wide], [dot], scale)
+    column = ops.column(push.sum(0) if symmetric else push)
+    grad = ops.less_product(grad, column, key, scale)
+    if not by_key:
+        lengths = None if lengths is None else ops.parts(lengths, 2)[0]
+        return [by_temperature, call.to_inputs(grad, query, lengths), None, *by_far]
+    grad_key = ops.less_product(grad_key, column, query, scale)
+    towers = call.to_inputs(ops.xp.concatenate((grad, grad_key)), rows, lengths)
+    return [by_temperature, towers, *by_far]
 
 
 def far_pairs(
@@ -86,10 +84,10 @@ def far_pairs(
     return call.pairs(pair_ids, far_ids)
 
 
-def with_far(
+def forward_far(
     call: Call, far: Any, query: Array, negatives: Array, scale: Any, near: Array
 ) -> tuple[Array, Any]:
-    """The log-sum-exp over near and far pairs, and what `through_far` needs."""
+    """The log-sum-exp over near and far pairs; what `backward_far` needs, with both shares."""
     xp = call.ops.xp
     rows, lengths = call.rows([negatives])
     (lse,), kept = far.forward(query, rows, scale, call.differentiated)
@@ -100,16 +98,13 @@ def with_far(
     return both, (rows, lengths, kept, xp.exp(near - total), xp.exp(lse - total))
 
 
-def through_far(
-    call: Call, far: Any, query: Array, scale: Any, saved: Any, push: Array, grad_query: Array
+def backward_far(
+    call: Call, far: Any, query: Array, scale: Any, saved: Any, push: Array
 ) -> tuple[Array, Array | None]:
-    """The near pairs' part of the weight, and the gradient of negatives; adds to the queries'."""
-    rows, lengths, kept, near_share, far_share = saved
-    grad = call.ops.xp.zeros_like(rows) if call.needs[3] else None
-    far.backward(query, rows, scale, kept, [push * far_share], grad_query, grad)
-    if grad is not None:
-        grad, _ = call.to_inputs(grad, rows, lengths)
-    return push * near_share, grad
+    """The gradients of queries and of negatives."""
+    rows, lengths, kept, _, share = saved
+    by_query, grad = far.backward(query, rows, scale, kept, [push * share], by_keys=call.needs[3])
+    return by_query, None if grad is None else call.to_inputs(grad, rows, lengths)
 
 
 class OwnPairs:
@@ -133,13 +128,11 @@ class OwnPairs:
         scale: Any,
         kept: Any,
         upstream: Sequence[Array],
-        grad_queries: Array,
-        grad_keys: Array | None,
-    ) -> None:
-        """Add the gradients to those that are there."""
+        by_keys: bool,
+    ) -> tuple[Array, Array | None]:
+        """The gradients of queries and (if wanted) keys."""
         logits, lse = kept
         weight = self.ops.xp.exp(logits - self.ops.column(lse)) * self.ops.column(upstream[0])
         weight = weight * scale
-        grad_queries += (weight[:, None] @ keys)[:, 0]
-        if grad_keys is not None:
-            grad_keys += weight[:, :, None] * queries[:, None]
+        by_query = (weight[:, None] @ keys)[:, 0]
+        return by_query, weight[:, :, None] * queries[:, None] if by_keys else None

@@ -54,12 +54,16 @@ class ClosedOps:
         length = self.lengths(rows)
         return rows / length, length * largest
 
-    def through_unit(self, grad: Array, unit: Array, lengths: Array) -> tuple[Array, Array]:
-        """The gradient of rows from that of unit rows, and the dots of unit rows with that."""
-        dots = (grad * unit).sum(-1, keepdims=True)
-        tangent = self.minus_product(grad, dots, unit)
-        tangent /= lengths
-        return tangent, dots
+    def through_unit(self, grad: Array, unit: Array, lengths: Array) -> Array:
+        """The gradient of rows from that of unit rows, in the memory of that."""
+        grad -= (grad * unit).sum(-1, keepdims=True) * unit
+        grad /= lengths
+        return grad
+
+    def less_product(self, grad: Array, column: Array, rows: Array, scale: Any) -> Array:
+        """The gradient less scale times each row by its number in the column, in its memory."""
+        grad -= (column * scale) * rows
+        return grad
 
     def minus_product(self, a: Array, b: Array, c: Any) -> Array:
         """a - b * c."""

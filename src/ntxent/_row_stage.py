@@ -11,8 +11,8 @@ All three depend on L_i and the p_ij alone, and a stage gives both weights at on
     push_i  =  dl_i / dL_i          towards the negatives
     pull_ij = -dl_i / dp_ij         towards the positives
 
-`ops` names what NumPy and PyTorch name differently; everything is float64 where dots are, and
-weights have the dtype of L.
+`ops` names what NumPy and PyTorch name differently. All of it is float64 where dots are: an
+upstream of 1e8 may yet lift a weight that float32 would have lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Stage(NamedTuple):
 
     losses: Array
     push: Array | None = None
-    pulls: Sequence[Any] | None = None  # one for each positive; None: one, which is the push
+    pulls: Sequence[Any] = ()  # one for each positive
 
 
 def stage_of(
@@ -52,10 +52,10 @@ def contrast(
     found = losses if within is None else ops.xp.where(within, x, losses)
     if not weighted:
         return Stage(found)
-    push = ops.sigmoid(x, losses, lse.dtype)
+    push = ops.sigmoid(x, losses)
     if within is not None:
         push = ops.xp.where(within, 1.0, push)
-    return Stage(found, push)
+    return Stage(found, push, (push,))
 
 
 def decoupled(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
@@ -75,9 +75,9 @@ def sup_con(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: b
     losses = ops.softplus(x)
     if not weighted:
         return Stage(losses + spread)
-    push = ops.sigmoid(x, losses, lse.dtype)
-    share = [ops.cast(ops.xp.exp(logit - lse_positives), lse.dtype) for logit in logits]
-    return Stage(losses + spread, push, [1 / len(dots) - (1 - push) * part for part in share])
+    push = ops.sigmoid(x, losses)
+    shares = [ops.xp.exp(logit - lse_positives) for logit in logits]
+    return Stage(losses + spread, push, [1 / len(dots) - (1 - push) * share for share in shares])
 
 
 def mean_of(stages: Sequence[Stage]) -> Stage:

@@ -67,10 +67,10 @@ class NumpyOps(ClosedOps):
         """log(1 + exp(x)) to the last digit."""
         return np.logaddexp(x, 0)
 
-    def sigmoid(self, x: Array, softplus: Array, dtype: Any) -> Array:
+    def sigmoid(self, x: Array, softplus: Array) -> Array:
         """The derivative of softplus, also to the last digit where it is small."""
         found: Array = np.exp(x - softplus)
-        return found.astype(dtype, copy=False)
+        return found
 
     def parts(self, rows: Array, count: int) -> Sequence[Array]:
         """The rows of each of so many stacked arrays."""

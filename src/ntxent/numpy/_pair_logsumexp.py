@@ -39,19 +39,13 @@ class TiledPairs(NamedTuple):
         scale: Any,
         kept: Any,
         upstream: Sequence[Array],
-        grad_queries: Array,
-        grad_keys: Array | None,
-    ) -> None:
-        """Add the gradients to those that are there; without keys one, of both together."""
+        by_keys: bool,
+    ) -> tuple[Array, Array | None]:
+        """The gradients of queries and (if wanted) keys; without keys one, of both together."""
         pairs, row, column = kept
         pairs = pairs or _tiled.Pairs(queries, keys, float(scale), self.ids, self.unit)
         other = None if column is None else Side(upstream[1], column)
-        by_query, by_key = _tiled.backward(
-            pairs, Side(upstream[0], row), other, grad_keys is not None
-        )
-        grad_queries += by_query
-        if grad_keys is not None:
-            grad_keys += by_key
+        return _tiled.backward(pairs, Side(upstream[0], row), other, by_keys)
 
 
 class DensePairs(NamedTuple):
@@ -87,9 +81,8 @@ class DensePairs(NamedTuple):
         scale: Any,
         kept: Any,
         upstream: Sequence[Array],
-        grad_queries: Array,
-        grad_keys: Array | None,
-    ) -> None:
+        by_keys: bool,
+    ) -> tuple[Array, Array | None]:
         """See `TiledPairs`."""
         found = self.scores(queries, keys, scale)
         weight = np.exp(found - proper(kept[0])[:, None]) * upstream[0][:, None]
@@ -97,11 +90,8 @@ class DensePairs(NamedTuple):
             weight += np.exp(found - proper(kept[1])) * upstream[1]
         weight *= queries.dtype.type(scale)
         if keys is None:
-            grad_queries += weight @ queries + weight.T @ queries
-            return
-        grad_queries += weight @ keys
-        if grad_keys is not None:
-            grad_keys += weight.T @ queries
+            return weight @ queries + weight.T @ queries, None
+        return weight @ keys, weight.T @ queries if by_keys else None
 
 
 def closed_pairs(

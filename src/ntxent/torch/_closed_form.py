@@ -46,7 +46,8 @@ class ClosedForm(torch.autograd.Function):
         ctx.loss, ctx.pullback, ctx.counts = step.loss, None, (1, *found.counts)
         ctx.temperature = temperature if by_number else None
         inputs = arrays if by_number else (temperature, *arrays)
-        ctx.first, ctx.dtype, held = inputs[0].shape, arrays[0].dtype, _held(inputs)
+        ctx.dtype, held = arrays[0].dtype, _held(inputs)
+        ctx.temperature_shape = None if by_number else temperature.shape
         exact = ctx.dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
         if step.at_once and exact and value.dim() == 0:
             ctx.save_for_backward(held, *found.pullback(found.saved, 1.0))
@@ -66,24 +67,34 @@ class ClosedForm(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = _graph_of_gradients(ctx, held, g)
         elif ctx.pullback is None:
-            grads = _apart(ctx, [None if stack is None else stack * g for stack in kept])
+            grads = _apart(ctx, kept, g)
         else:
             with torch.autocast(g.device.type, enabled=False):
                 grads = _apart(ctx, ctx.pullback(_put_back(ctx.saved, kept), g))
         return (None, *grads)
 
 
-def _apart(ctx: Any, stacks: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients of the temperature and of each array, as those are; of none unasked."""
+def _apart(
+    ctx: Any, stacks: Sequence[Tensor | None], g: Tensor | None = None
+) -> list[Tensor | None]:
+    """The gradients of the temperature and of each array, times g; None for one unasked.
+
+    Each in memory of its own: views of one would be changed together, autograd holds.
+    """
     grads: list[Tensor | None] = []
     for stack, count in zip(stacks, ctx.counts, strict=True):
         if stack is None:
             grads.append(None)
-        elif not grads:
-            grads.append(stack.reshape(ctx.first))  # which autograd casts
-        else:
-            found = stack if stack.dtype == ctx.dtype else stack.to(ctx.dtype)
-            grads += (found,) if count == 1 else found.chunk(count)
+            continue
+        whole = stack if grads else stack.reshape(ctx.temperature_shape)  # autograd casts that
+        parts: Any = (whole,) if count == 1 else whole.chunk(count)
+        if g is not None:
+            parts = torch._foreach_mul(parts, g)
+        elif grads and stack.dtype != ctx.dtype:
+            parts = [part.to(ctx.dtype) for part in parts]
+        elif count > 1:
+            parts = [part.clone() for part in parts]
+        grads += parts
     return [x if need else None for x, need in zip(grads, ctx.needs_input_grad[1:], strict=True)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ntxent._pairs import Side
 from ntxent.torch import _matrix, _tiled
-from ntxent.torch._tile import Found, Grads, Pairs
+from ntxent.torch._tile import Found, Pairs
 
 IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled", "triton")
 
@@ -31,9 +31,9 @@ class Implementation(Protocol):
         """What is found along rows and (if asked) columns; what is kept for the backward pass."""
 
     def backward(
-        self, pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], grads: Grads
-    ) -> None:
-        """Add to the gradients of queries and (if wanted) keys; without keys to one, of both."""
+        self, pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradients of queries and (if wanted) keys; without keys one, of both together."""
 
 
 def serving(pairs: Pairs, implementation: str | None) -> Implementation:

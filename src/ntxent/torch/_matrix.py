@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch._exclusion import exclusion
-from ntxent.torch._tile import Found, Grads, Pairs, filled_, found, prepared, weights
+from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
 
 
 def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tensor]]:
@@ -43,9 +44,9 @@ def along(values: Tensor, dim: int, shifted: bool, empties: bool) -> Found:
 
 
 def backward(
-    pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], grads: Grads
-) -> None:
-    """Add to the gradients."""
+    pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of queries and (if wanted) keys; without keys one, of both together."""
     queries, keys, scale, shifted = pairs.queries, pairs.keys, float(pairs.scale), pairs.shifted()
     tile = kept[0] if kept else filled(pairs, shifted)[0]
     row = prepared(row, scale, shifted)
@@ -55,7 +56,7 @@ def backward(
         column = prepared(column, scale, shifted)
     weight = weights(tile, row, column, shifted)
     factor = _range.weight_scale(scale, shifted)
-    by_query, by_key = grads
-    by_query.addmm_(weight, pairs.others, alpha=factor)
-    if by_key is not None:
-        by_key.addmm_(weight.t(), queries, alpha=factor)
+    grad = torch.addmm(queries, weight, pairs.others, beta=0, alpha=factor)
+    if keys is None or not by_keys:
+        return grad, None
+    return grad, torch.addmm(keys, weight.T, queries, beta=0, alpha=factor)

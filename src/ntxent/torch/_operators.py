@@ -87,10 +87,8 @@ def pair_gradients(
     served = serving_across(pairs, implementation, across)
     rows = queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if columns else None)
-    by_query = torch.zeros_like(queries)
-    by_key = torch.zeros_like(pairs.others) if by_keys else None
     with torch.autocast(queries.device.type, enabled=False):  # as in the eager path's backward
-        served.backward(pairs, row, column, (), (by_query, by_key))
+        by_query, by_key = served.backward(pairs, row, column, (), by_keys)
     return by_query, queries.new_empty(0, queries.shape[1]) if by_key is None else by_key
 
 

@@ -65,20 +65,25 @@ class TorchOps(FormulaOps):
         length = torch.threshold_(norm, 0.0, math.inf)
         return rows.div_(length), length
 
-    def through_unit(self, grad: Tensor, unit: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def through_unit(self, grad: Tensor, unit: Tensor, lengths: Tensor) -> Tensor:
         dots = (grad * unit).sum(-1, keepdim=True)
         # Divided by float64, n = 8192 rows would take 1.0 ms in place of 0.15.
         lengths = self.cast(lengths, grad.dtype)
-        return grad.addcmul_(dots, unit, value=-1).div_(lengths), dots
+        return grad.addcmul_(dots, unit, value=-1).div_(lengths)
+
+    def less_product(self, grad: Tensor, column: Tensor, rows: Tensor, scale: Any) -> Tensor:
+        if isinstance(scale, Tensor):
+            return grad.addcmul_(column * scale, rows, value=-1)
+        return grad.addcmul_(column, rows, value=-scale)
 
     def parts(self, rows: Tensor, count: int) -> Sequence[Tensor]:
         """The rows of each of so many stacked arrays."""
         return (rows,) if count == 1 else rows.chunk(count)
 
-    def sigmoid(self, x: Tensor, softplus: Tensor, dtype: torch.dtype) -> Tensor:
+    def sigmoid(self, x: Tensor, softplus: Tensor) -> Tensor:
         """The derivative of softplus."""
         del softplus
-        return self.cast(torch.sigmoid(x), dtype)
+        return torch.sigmoid(x)
 
     def classes(self, labels: Tensor, across: Any) -> Classes:
         labels = labels.long()

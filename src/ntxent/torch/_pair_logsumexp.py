@@ -88,14 +88,13 @@ class ClosedPairs(NamedTuple):
         scale: Any,
         saved: Any,
         upstream: Sequence[Tensor],
-        grad_queries: Tensor,
-        grad_keys: Tensor | None,
-    ) -> None:
-        """Add the gradients to those that are there; without keys one, of both together."""
+        by_keys: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradients of queries and (if wanted) keys; without keys one, of both together."""
         row, column, kept = saved
         pairs, served = self.serving(queries, keys, scale)
         sides = Side(upstream[0], row), None if column is None else Side(upstream[1], column)
-        served.backward(pairs, *sides, kept, (grad_queries, grad_keys))
+        return served.backward(pairs, *sides, kept, by_keys)
 
 
 def closed_pairs(

@@ -21,7 +21,7 @@ from torch import Tensor
 from ntxent._pairs import Side
 from ntxent.torch._implementations import Implementation, divides_by_sums, serving
 from ntxent.torch._processes import Processes
-from ntxent.torch._tile import Found, Grads, Pairs
+from ntxent.torch._tile import Found, Pairs
 
 STRIP = 4096  # rows of the gradient that are made at a time, so as not to have all of it twice
 
@@ -39,17 +39,14 @@ class Shards(NamedTuple):
         return row, log_sum_exp(turned(pairs), *self) if pairs.columns else None, []
 
     def backward(
-        self, pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], grads: Grads
-    ) -> None:
-        """Add to the gradients of own queries and (if wanted) own keys."""
+        self, pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradients of own queries and (if wanted) own keys; without keys one, of both."""
         del kept
-        by_query, by_key = grads
         if pairs.keys is None:
-            add_gradient(by_query, pairs, row, row, *self)
-            return
-        add_gradient(by_query, pairs, row, column, *self)
-        if by_key is not None:
-            add_gradient(by_key, turned(pairs), column, row, *self)
+            return gradient(pairs, row, row, *self), None
+        by_query = gradient(pairs, row, column, *self)
+        return by_query, gradient(turned(pairs), column, row, *self) if by_keys else None
 
 
 def serving_across(pairs: Pairs, name: str | None, across: Processes | None) -> Implementation:
@@ -94,30 +91,34 @@ def block_of(pairs: Pairs, own: bool, keys: Tensor, ids: Tensor) -> Pairs:
     return pairs._replace(keys=keys, ids=(pairs.ids[0], ids))
 
 
-def add_gradient(
-    grad: Tensor,
+def gradient(
     pairs: Pairs,
     own_side: Side | None,
     other_side: Side | None,
     across: Processes,
     name: str | None,
-) -> None:
-    """Add to the gradient of own queries; a side that isn't there has no upstream."""
+) -> Tensor:
+    """The gradient of own queries; a side that isn't there has no upstream."""
     if own_side is None:
         nothing = torch.zeros_like(pairs.queries[:, 0])
         own_side = Side(nothing, nothing + math.inf)
+    parts: list[Tensor] = []
     for own, (keys, ids, *side) in across.shards(pairs.others, key_ids(pairs), *(other_side or ())):
         block, column = block_of(pairs, own, keys, ids), Side(*side) if side else None
-        if own:  # whole, for the triangular case
-            add_block(grad, block, own_side, column, name)
+        if own:  # which comes first: whole, for the triangular case
+            whole = part_of_gradient(block, own_side, column, name)
+            parts = list(whole.split(STRIP))
             continue
-        for here in map(slice, range(0, len(grad), STRIP), range(STRIP, len(grad) + STRIP, STRIP)):
+        for number, part in enumerate(parts):
+            here = slice(number * STRIP, number * STRIP + STRIP)
             strip = block._replace(queries=block.queries[here], ids=(block.ids[0][here], ids))
-            add_block(grad[here], strip, Side(*(x[here] for x in own_side)), column, name)
+            row = Side(*(x[here] for x in own_side))
+            part.add_(part_of_gradient(strip, row, column, name))
+    return whole
 
 
-def add_block(grad: Tensor, block: Pairs, row: Side, column: Side | None, name: str | None) -> None:
-    """Add what one block has for the gradient of its queries."""
+def part_of_gradient(block: Pairs, row: Side, column: Side | None, name: str | None) -> Tensor:
+    """What one block has for the gradient of its queries."""
     by_sums = divides_by_sums(block, name)
     sides = [
         Side(side.upstream, (side.divisor.exp() if by_sums else side.divisor).to(block.queries))
@@ -125,4 +126,4 @@ def add_block(grad: Tensor, block: Pairs, row: Side, column: Side | None, name: 
         if side is not None
     ]
     column = sides[1] if column is not None and block.keys is not None else None
-    serving(block, name).backward(block, sides[0], column, (), (grad, None))
+    return serving(block, name).backward(block, sides[0], column, (), by_keys=False)[0]

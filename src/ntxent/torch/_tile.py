@@ -47,10 +47,6 @@ class Pairs(NamedTuple):
         return _range.needs_shift(size, float(self.scale), rows, self.unit)
 
 
-# Of queries, and of keys if they are wanted; without keys one, of both together.
-Grads = tuple[Tensor, Tensor | None]
-
-
 class Found(NamedTuple):
     """A log-sum-exp, and what the backward pass divides exponentials by; see `Side`."""
 
@@ -91,8 +87,7 @@ def prepared(side: Side, scale: float, shifted: bool) -> Side:
     if shifted:
         return side
     upstream, sums = side
-    lifted = upstream * math.exp(_range.lift(scale))  # in float64 from some of the rules
-    return Side((lifted if lifted.dtype == sums.dtype else lifted.to(sums.dtype)).div_(sums), sums)
+    return Side((upstream * math.exp(_range.lift(scale))).div_(sums), sums)
 
 
 def weights(

@@ -20,7 +20,7 @@ from ntxent._pairs import Side
 from ntxent._workers import Work, tile_rows
 from ntxent.torch._exclusion import exclusion
 from ntxent.torch._threads import most_workers, side_by_side
-from ntxent.torch._tile import Found, Grads, Pairs, filled_, found, prepared, weights
+from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
@@ -165,13 +165,14 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
 
 
 def backward(
-    pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor], grads: Grads
-) -> None:
-    """Add to the gradients of queries and (if wanted) keys; in the symmetric case to one."""
+    pairs: Pairs, row_side: Side, column_side: Side | None, kept: Sequence[Tensor], by_keys: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of queries and (if wanted) keys; in the symmetric case one, of both."""
     tiles = Tiles(pairs, kept)
     shifted, scale = tiles.shifted, tiles.scale
     factor = _range.weight_scale(scale, shifted)
-    grad_queries, grad_keys = grads
+    grad_queries = torch.zeros_like(tiles.queries)
+    grad_keys = torch.zeros_like(tiles.keys) if by_keys else None
     query_parts = parts(grad_queries, tiles.height)
     key_parts = parts(grad_keys, tiles.width) if grad_keys is not None else None
     if tiles.symmetric:
@@ -195,6 +196,7 @@ def backward(
         return do
 
     tiles.side_by_side(worker)
+    return grad_queries, grad_keys
 
 
 def side_parts(side: Side, size: int) -> list[Side]:

@@ -1,8 +1,8 @@
 """The hot operation under PyTorch's transforms: tracing, `torch.func`, forward mode.
 
-The tape of the eager path is plain Python around autograd, which a transform can't see into. Here
-the operation is an `autograd.Function` of the kind that transforms know how to apply, around the
-operators of `_operators.py`:
+The closed form of the eager path is plain Python around autograd, which a transform can't see into.
+Here the operation is an `autograd.Function` of the kind that transforms know how to apply, around
+the operators of `_operators.py`:
 
     PairLogsumexp    forward: the operator, tile by tile      backward: PairGradients
     PairGradients    forward: the operator, tile by tile      backward: through the dense form

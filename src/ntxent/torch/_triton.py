@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from ntxent import _range
 from ntxent._pairs import Side
 from ntxent.torch import _triton_backward, _triton_forward
-from ntxent.torch._tile import Found, Grads, Pairs, found
+from ntxent.torch._tile import Found, Pairs, found
 from ntxent.torch._triton_blocks import (
     capability_of,
     choose,
@@ -113,16 +113,14 @@ def log_sum_exp(pairs: Pairs, own: Rows, others: Rows) -> Found:
 
 
 def backward(
-    pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], grads: Grads
-) -> None:
-    """Add to the gradients of queries and (if wanted) keys; without keys to one, of both."""
+    pairs: Pairs, row: Side, column: Side | None, kept: Sequence[Tensor], by_keys: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of queries and (if wanted) keys; without keys one, of both together."""
     del kept
     queries, keys = both(pairs)
     gain, row, column = with_headroom(pairs, row, column)
-    by_query, by_key = grads
-    by_query += gradient(pairs, queries, row, keys, column, gain)
-    if by_key is not None:
-        by_key += gradient(pairs, keys, column, queries, row, gain)
+    by_query = gradient(pairs, queries, row, keys, column, gain)
+    return by_query, gradient(pairs, keys, column, queries, row, gain) if by_keys else None
 
 
 def with_headroom(pairs: Pairs, row: Side, column: Side | None) -> tuple[Tensor, Side, Side | None]:
@@ -163,7 +161,7 @@ def gradient(
 
     launch("backward", own, others, run, sides)
     grad = parts[0] if count == 1 else parts.sum(0)
-    return grad[:, : pairs.queries.shape[1]]
+    return grad[:, : pairs.queries.shape[1]].contiguous()
 
 
 def launch(
