@@ -58,7 +58,8 @@ class Float32Ops(FormulaOps):
     def minus_product(self, a: Tensor, b: Any, c: float | Tensor) -> Tensor:
         """Of a `Pair` b."""
         head, tail = product(b, c)
-        return (a - head) - tail
+        # The tail first: where the loss is small, the head is larger than `a`, and rounds once.
+        return (a - tail) - head
 
     def scaled(self, dot: Any, scale: Any) -> Tensor:
         head, tail = product(dot, scale)
