@@ -108,7 +108,8 @@ class Call(NamedTuple):
         """
         if not self.needs[0]:
             return None
-        positives = sum((pull * dot).sum() for pull, dot in zip(pulls, dots, strict=True))
+        both = zip(pulls, dots, strict=True)
+        positives = sum((pull * self.ops.scaled(dot, 1.0)).sum() for pull, dot in both)
         return (positives * scale - (rows * grad).sum() / sides) * scale
 
 

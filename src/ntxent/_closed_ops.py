@@ -69,6 +69,11 @@ class ClosedOps:
         """a - b * c."""
         return a - b * c
 
+    def scaled(self, dot: Any, scale: Any) -> Array:
+        """A dot product of `row_dot` times the scale."""
+        found: Array = dot * scale
+        return found
+
     def column(self, x: Array) -> Array:
         """A vector as a column, (n, 1)."""
         return x[:, None]

@@ -56,7 +56,7 @@ def nt_xent(
     row_ids = images if ids is None else ops.repeat(ids, len(views))
     shifts = [images * view for view in range(1, len(views))]
 
-    def loss(views: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
+    def loss(ops: Ops, views: Sequence[Array], temperature: Any, implementation: Any) -> Array:
         z = (ops.stack_unit if normalize else ops.stack)(*views)
         scale = ops.inverse(temperature, z)
         hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
@@ -109,7 +109,7 @@ def sup_con(
     across = checked(across, _spec.check_sup_con, (ops, z, labels, temperature, *options))
     labels = ops.repeat(labels, 1)  # as they are now: a buffer may be filled anew
 
-    def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
+    def loss(ops: Ops, arrays: Sequence[Array], temperature: Any, implementation: Any) -> Array:
         classes = ops.classes(labels, across)
         anchors = classes.anchors
         z = (ops.stack_unit if normalize else ops.stack)(*arrays)
@@ -160,7 +160,7 @@ def info_nce(
     if ids is None and across is not None:
         pair_ids = across.row_ids(query)
 
-    def loss(arrays: Sequence[Array], temperature: Any, implementation: str | None) -> Array:
+    def loss(ops: Ops, arrays: Sequence[Array], temperature: Any, implementation: Any) -> Array:
         query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
         scale = ops.inverse(temperature, query)
         hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)

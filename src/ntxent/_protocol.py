@@ -37,16 +37,17 @@ class Ops(_checks.ArrayKind, Protocol):
 
     def evaluate(
         self,
-        loss: Callable[[Sequence[Array], Any, str | None], Array],
+        loss: Callable[[Any, Sequence[Array], Any, Any], Array],
         closed: Any,
         arrays: Sequence[Array],
         temperature: Any,
         implementation: str | None,
         across: Across | None = None,
     ) -> Array:
-        """`loss(arrays, temperature, implementation)`, which the backend differentiates itself.
+        """`loss(ops, arrays, temperature, implementation)`, which the backend differentiates.
 
         Or `closed(ops, arrays, temperature, implementation, needs)`, the same with its gradient.
+        Both are carried out by the `ops` that they are given, as a rule the backend itself.
         """
 
     def count(self, rows: Array) -> Any:

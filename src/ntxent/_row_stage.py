@@ -11,8 +11,8 @@ All three depend on L_i and the p_ij alone, and a stage gives both weights at on
     push_i  =  dl_i / dL_i          towards the negatives
     pull_ij = -dl_i / dp_ij         towards the positives
 
-`ops` names what NumPy and PyTorch name differently. All of it is float64 where dots are: an
-upstream of 1e8 may yet lift a weight that float32 would have lost.
+`ops` names what NumPy and PyTorch name differently; a dot is whatever its `row_dot` made. All of it
+is float64 where that is: an upstream of 1e8 may yet lift a weight that float32 would have lost.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def contrast(
 
 def decoupled(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
     """L - mean p; without any negative L is -inf, which makes loss and gradient NaN."""
-    del ops
     proper = 1 + (lse - lse)
-    losses = lse - reduce(add, dots) * (scale / len(dots)) * proper
+    positive = reduce(add, (ops.scaled(dot, scale) for dot in dots)) / len(dots)
+    losses = lse - positive * proper
     return Stage(losses, proper, (proper / len(dots),) * len(dots)) if weighted else Stage(losses)
 
 
 def sup_con(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
     """In two terms, neither of which is negative (arXiv 2004.11362, eq. 2)."""
-    logits = [dot * scale for dot in dots]
+    logits = [ops.scaled(dot, scale) for dot in dots]
     lse_positives = reduce(ops.xp.logaddexp, logits)
     spread = reduce(add, (lse_positives - logit for logit in logits)) / len(dots)
     x = lse - lse_positives

@@ -59,7 +59,7 @@ class JaxOps:
 
     def evaluate(
         self,
-        loss: Callable[[Sequence[Array], Any, str | None], Array],
+        loss: Callable[[Any, Sequence[Array], Any, Any], Array],
         closed: Any,
         arrays: Sequence[Array],
         temperature: Any,
@@ -70,7 +70,7 @@ class JaxOps:
         del closed
         exchange = None if across is None else across.exchange
         chosen = _arrays.check_known_sizes(arrays, implementation, exchange)
-        return loss(arrays, temperature, chosen or self.choose(None))
+        return loss(self, arrays, temperature, chosen or self.choose(None))
 
     def count(self, rows: Array) -> int:
         return rows.shape[0]

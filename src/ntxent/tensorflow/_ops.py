@@ -65,7 +65,7 @@ class TensorflowOps:
 
     def evaluate(
         self,
-        loss: Callable[[Sequence[Tensor], Any, str | None], Tensor],
+        loss: Callable[[Any, Sequence[Tensor], Any, Any], Tensor],
         closed: Any,
         arrays: Sequence[Tensor],
         temperature: Any,
@@ -74,7 +74,7 @@ class TensorflowOps:
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
         del closed, across  # the closed form is for who has no tapes; processes are in the loss
-        return loss(arrays, temperature, implementation or self.choose(None))
+        return loss(self, arrays, temperature, implementation or self.choose(None))
 
     def count(self, rows: Tensor) -> Any:
         return count(rows)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ntxent._closed import Closed
 from ntxent.torch._implementations import Choice
 
-Loss = Callable[[Sequence[Any], Any, Any], Any]
+Loss = Callable[[Any, Sequence[Any], Any, Any], Any]
 
 
 class Step(NamedTuple):
@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
     loss: Loss
     closed: Callable[..., Closed]
-    ops: Any  # that carry it out
+    ops: Any  # that carry both out
     choice: Choice
     grad_enabled: bool
     at_once: bool  # not where other processes have to see the upstream
@@ -43,7 +43,8 @@ class ClosedForm(torch.autograd.Function):
         if found.pullback is None:
             return value
         by_number = not isinstance(temperature, Tensor)
-        ctx.loss, ctx.pullback, ctx.counts = step.loss, None, (1, *found.counts)
+        ctx.loss, ctx.ops = step.loss, step.ops
+        ctx.pullback, ctx.counts = None, (1, *found.counts)
         ctx.temperature = temperature if by_number else None
         inputs = arrays if by_number else (temperature, *arrays)
         ctx.dtype, held = arrays[0].dtype, _held(inputs)
@@ -161,7 +162,7 @@ def _graph_of_gradients(ctx: Any, held: Tensor | None, g: Tensor) -> list[Tensor
     aliases = [x.view_as(x) for x in node.saved_tensors]
     inputs = aliases if ctx.temperature is None else [ctx.temperature, *aliases]
     with torch.autocast(g.device.type, enabled=False):
-        value = ctx.loss(inputs[1:], inputs[0], Choice("dense"))
+        value = ctx.loss(ctx.ops, inputs[1:], inputs[0], Choice("dense"))
     needed = ctx.needs_input_grad[1:]
     wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))

@@ -1,4 +1,4 @@
-"""The O(n d) operations of `_formula` under autograd: for `dense`, and while something traces."""
+"""The steps of a loss: in closed form, or under autograd for `dense` and while something traces."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntxent._classes import Classes
+from ntxent._classes import Classes, classes
 from ntxent._closed_ops import ClosedOps
+from ntxent.torch import _operators
 from ntxent.torch._class_sums import class_sums
+from ntxent.torch._pair_logsumexp import closed_pairs, pair_logsumexp
 
 # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would be
 # the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
 
 
 class FormulaOps(ClosedOps):
-    """`_protocol.Ops` for tensors, without checks and the hot operation."""
+    """`_protocol.Ops` for tensors without its checks, and what the closed form asks."""
 
+    pair_logsumexp = staticmethod(pair_logsumexp)
+    closed_pairs = staticmethod(closed_pairs)
     class_sums = staticmethod(class_sums)
+    as_float = staticmethod(Tensor.double)  # of counts
 
     def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
         return array if array.dtype == dtype else array.type(dtype)  # half a microsecond below `to`
@@ -32,6 +37,35 @@ class FormulaOps(ClosedOps):
     def stack_unit(self, *arrays: Tensor) -> Tensor:
         unit: Tensor = ClosedOps.unit_rows(self, arrays)[0]  # not in place: autograd looks on
         return unit
+
+    def unit_rows(self, arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if arrays[0].dtype != torch.float32:
+            return super().unit_rows(arrays)
+        # The same bits by four operations, which make no float64 copy of the rows.
+        rows = torch.cat(tuple(arrays))
+        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float64)
+        length = torch.threshold_(norm, 0.0, math.inf)
+        return rows.div_(length), length
+
+    def through_unit(self, grad: Tensor, unit: Tensor, lengths: Tensor) -> Tensor:
+        dots = (grad * unit).sum(-1, keepdim=True)
+        # Divided by float64, n = 8192 rows would take 1.0 ms in place of 0.15.
+        lengths = self.cast(lengths, grad.dtype)
+        return grad.addcmul_(dots, unit, value=-1).div_(lengths)
+
+    def less_product(self, grad: Tensor, column: Tensor, rows: Tensor, scale: Any) -> Tensor:
+        if isinstance(scale, Tensor):
+            return grad.addcmul_(column * scale, rows, value=-1)
+        return grad.addcmul_(column, rows, value=-scale)
+
+    def parts(self, rows: Tensor, count: int) -> Sequence[Tensor]:
+        """The rows of each of so many stacked arrays."""
+        return (rows,) if count == 1 else rows.chunk(count)
+
+    def sigmoid(self, x: Tensor, softplus: Tensor) -> Tensor:
+        """The derivative of softplus."""
+        del softplus
+        return torch.sigmoid(x)
 
     def stacked_float64(self, arrays: Sequence[Tensor]) -> Tensor:
         return torch.cat(tuple(arrays)).double()
@@ -52,18 +86,25 @@ class FormulaOps(ClosedOps):
     def column(self, x: Tensor) -> Tensor:
         return x.unsqueeze(1)  # indexing with None takes twice as long
 
-    def row_dot(self, a: Tensor, b: Tensor) -> Tensor:
+    def row_dot(self, a: Tensor, b: Tensor) -> Any:
         return (a * b).sum(1, dtype=torch.float64)
+
+    def classes(self, labels: Tensor, across: Any) -> Classes:
+        labels = labels.long()
+        if across is not None:
+            return Classes(*_operators.process_classes(labels, *across))
+        index = torch.arange(labels.shape[0], device=labels.device)
+        return classes(torch, labels, labels.sort().values, self.as_float, index)
 
     def positive_means(self, rows: Tensor, classes: Classes, across: Any) -> Tensor:
         means: Tensor = self.class_means(rows, classes, across)[0]
         return means
 
     def partner_logits(self, rows: Tensor, partners: Tensor | int, scale: Any) -> Tensor:
-        logits: Tensor = self.partner_dots(rows, partners) * scale
+        logits: Tensor = self.scaled(self.partner_dots(rows, partners), scale)
         return logits
 
-    def partner_dots(self, rows: Tensor, partners: Tensor | int) -> Tensor:
+    def partner_dots(self, rows: Tensor, partners: Tensor | int) -> Any:
         """The dot product of each row with its partner."""
         others = partners if isinstance(partners, Tensor) else self.roll(rows, -partners)
         return self.row_dot(rows, others)

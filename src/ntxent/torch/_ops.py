@@ -1,26 +1,24 @@
-"""The `Ops` of PyTorch: checks, the hot operation, the closed form's steps, the way to autograd."""
+"""The `Ops` of PyTorch: checks, which steps serve a device, and the way to autograd."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ntxent._classes import Classes, classes
 from ntxent._closed import Closed
 from ntxent._words import Lines
-from ntxent.torch import _operators, _transforms
+from ntxent.torch import _devices, _transforms
 from ntxent.torch._closed_form import ClosedForm, Loss, Step
+from ntxent.torch._float32_ops import FLOAT32
 from ntxent.torch._formula_ops import FormulaOps
 from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
-from ntxent.torch._pair_logsumexp import closed_pairs, pair_logsumexp
 
 
 class TorchOps(FormulaOps):
-    """`_protocol.Ops` for tensors, and what the closed form asks."""
+    """`_protocol.Ops` for tensors; the steps of a loss are `FormulaOps`."""
 
     BACKEND = "torch"
     ARRAY_NAME = "torch.Tensor"
@@ -33,8 +31,6 @@ class TorchOps(FormulaOps):
         rows="z.flatten(0, 1)",
         labels="labels.repeat_interleave({})",
     )
-    pair_logsumexp = staticmethod(pair_logsumexp)
-    closed_pairs = staticmethod(closed_pairs)
 
     def accepts(self, value: Any) -> bool:
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
@@ -55,42 +51,6 @@ class TorchOps(FormulaOps):
 
     def device(self, array: Tensor) -> torch.device:
         return array.device
-
-    def unit_rows(self, arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        if arrays[0].dtype != torch.float32:
-            return super().unit_rows(arrays)
-        # The same bits by four operations, which make no float64 copy of the rows.
-        rows = torch.cat(tuple(arrays))
-        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float64)
-        length = torch.threshold_(norm, 0.0, math.inf)
-        return rows.div_(length), length
-
-    def through_unit(self, grad: Tensor, unit: Tensor, lengths: Tensor) -> Tensor:
-        dots = (grad * unit).sum(-1, keepdim=True)
-        # Divided by float64, n = 8192 rows would take 1.0 ms in place of 0.15.
-        lengths = self.cast(lengths, grad.dtype)
-        return grad.addcmul_(dots, unit, value=-1).div_(lengths)
-
-    def less_product(self, grad: Tensor, column: Tensor, rows: Tensor, scale: Any) -> Tensor:
-        if isinstance(scale, Tensor):
-            return grad.addcmul_(column * scale, rows, value=-1)
-        return grad.addcmul_(column, rows, value=-scale)
-
-    def parts(self, rows: Tensor, count: int) -> Sequence[Tensor]:
-        """The rows of each of so many stacked arrays."""
-        return (rows,) if count == 1 else rows.chunk(count)
-
-    def sigmoid(self, x: Tensor, softplus: Tensor) -> Tensor:
-        """The derivative of softplus."""
-        del softplus
-        return torch.sigmoid(x)
-
-    def classes(self, labels: Tensor, across: Any) -> Classes:
-        labels = labels.long()
-        if across is not None:
-            return Classes(*_operators.process_classes(labels, *across))
-        index = torch.arange(labels.shape[0], device=labels.device)
-        return classes(torch, labels, labels.sort().values, Tensor.double, index)
 
     def known(self, ids: Tensor) -> list[int] | None:
         if _transforms.active() or ids.device.type != "cpu":  # reading them would wait for a GPU
@@ -120,16 +80,27 @@ class TorchOps(FormulaOps):
         across: Any = None,
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others in closed form."""
-        kind = arrays[0].device.type
+        device = arrays[0].device
+        kind, ops = device.type, self if _devices.has_float64(device) else FLOAT32
+        if ops is FLOAT32 and across is not None:
+            raise NotImplementedError(NOT_ACROSS.format(device))
+        given = ops, loss, closed, arrays, temperature
         if not torch.is_autocast_enabled(kind):
-            return evaluated(loss, closed, arrays, temperature, Choice(implementation), across)
+            return evaluated(*given, Choice(implementation), across)
         # Sums and losses are float32 all the same; a kernel may lower the product of the scores.
         choice = Choice(implementation, torch.get_autocast_dtype(kind))
         with torch.autocast(kind, enabled=False):
-            return evaluated(loss, closed, arrays, temperature, choice, across)
+            return evaluated(*given, choice, across)
+
+
+NOT_ACROSS = (
+    "group= isn't served on {}, which has no float64: losses across processes add up in that. Move "
+    "the rows to a device that has it, or leave group= out."
+)
 
 
 def evaluated(
+    ops: FormulaOps,
     loss: Loss,
     closed: Callable[..., Closed],
     arrays: Sequence[Tensor],
@@ -143,10 +114,10 @@ def evaluated(
         choice = Choice("dense")
     value: Tensor
     if traced or choice.name == "dense":
-        value = loss(arrays, temperature, choice)
+        value = loss(ops, arrays, temperature, choice)
     else:
         at_once = across is None  # where others' upstream is needed, it isn't there yet
-        step = Step(loss, closed, OPS, choice, torch.is_grad_enabled(), at_once)
+        step = Step(loss, closed, ops, choice, torch.is_grad_enabled(), at_once)
         value = ClosedForm.apply(step, temperature, *arrays)
     return value
 

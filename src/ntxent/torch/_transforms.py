@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ntxent._pairs import scale_gradient
-from ntxent.torch import _operators, _tiled
+from ntxent.torch import _devices, _operators, _tiled
 from ntxent.torch._dense import dense, strips
 from ntxent.torch._exclusion import Ids
 from ntxent.torch._implementations import Choice, check_serves
@@ -76,7 +76,8 @@ def pair_logsumexp(
             check_serves(queries)  # which a tracer can't follow
         return strips(queries, keys, scale, query_ids, key_ids, columns)
     if not isinstance(scale, Tensor):
-        scale = torch.full((), scale, dtype=torch.float64, device=queries.device)
+        wide = torch.float64 if _devices.has_float64(queries.device) else torch.float32
+        scale = torch.full((), scale, dtype=wide, device=queries.device)
     period = 0
     if not isinstance(query_ids, Tensor):
         period, query_ids, key_ids = query_ids, None, None
