@@ -151,7 +151,7 @@ def test_no_torch_operation_makes_a_matrix(name: str, monkeypatch: Any) -> None:
             getattr(module, name)(z1, second, implementation=implementation).backward()
         sizes[implementation] = largest.size
     assert sizes["dense"] == 400**2
-    assert sizes["tiled"] <= max(64 * 64, 400 * 8)
+    assert sizes["tiled"] <= max(64 * 64, 2 * 400 * 8)  # both towers' rows are one array
 
 
 @pytest.mark.only("jax")

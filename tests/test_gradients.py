@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from _cases import Case, oracle
-from _tolerances import assert_within, gradient_error, tolerance
+from _tolerances import assert_within, gradient_error, relative_error, tolerance
 from ntxent import reference
 
 
@@ -86,3 +86,57 @@ def test_one_array_as_both_views(backend: Any, implementation: str) -> None:
     )
     (first, second), _ = reference.gradients(z, z)
     np.testing.assert_allclose(grad, first + second, atol=1e-12)
+
+
+def error_by_temperature(backend: Any, images: int) -> Any:
+    """Of three close views, where what is summed cancels to a thousandth: relative to itself."""
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((images, 64))
+    views = [(base + 0.1 * rng.standard_normal(base.shape)).astype(np.float32) for _ in range(3)]
+
+    def gradient(dtype: str) -> Any:
+        given = [backend.from_numpy(x, dtype) for x in views]
+        tau = backend.from_numpy(np.array(0.07), dtype)
+        loss = lambda tau: backend.module.nt_xent(*given, temperature=tau)  # noqa: E731
+        return backend.value_and_grad(loss, [tau])[1][0]
+
+    return relative_error(gradient("float32"), gradient("float64"))
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("images", [16, 64])
+def test_the_gradient_by_a_temperature_keeps_its_digits(backend: Any, images: int) -> None:
+    assert_within(error_by_temperature(backend, images), 1e-5, "by the temperature")
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("images", [16, 64])
+def test_the_gradient_by_a_temperature_keeps_its_digits_in_numpy(backend: Any, images: int) -> None:
+    assert_within(error_by_temperature(backend, images), 1e-5, "by the temperature")
+
+
+@pytest.mark.only("torch")
+def test_an_upstream_lifts_a_weight_that_float32_has_not(backend: Any) -> None:
+    """Views so close that weights are 1e-42, times 1e8; and no gradient shares another's memory."""
+    torch, module = backend.torch, backend.module
+    made = torch.Generator().manual_seed(0)
+    base = torch.randn(16, 256, generator=made)
+    views = [base + 1e-3 * torch.randn(16, 256, generator=made) for _ in range(2)]
+
+    def gradients(dtype: Any, implementation: str, reduction: str) -> list[Any]:
+        given = [x.to(dtype).requires_grad_() for x in views]
+        loss = module.nt_xent(
+            *given, temperature=0.0085, reduction=reduction, implementation=implementation
+        )
+        return list(torch.autograd.grad(loss, given, torch.full_like(loss, 1e8)))
+
+    for reduction in ("none", "sum"):
+        found = gradients(torch.float32, "tiled", reduction)
+        assert found[0].untyped_storage().data_ptr() != found[1].untyped_storage().data_ptr()
+        if reduction == "none":
+            expected = gradients(torch.float64, "dense", reduction)
+            for got, exact in zip(found, expected, strict=True):
+                error = relative_error(
+                    got.double().numpy(), exact.numpy(), exact.abs().max().item()
+                )
+                assert_within(error, 1e-4, "lifted")
