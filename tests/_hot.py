@@ -12,14 +12,14 @@ def log_sum_exp(
     backend: Any, queries: Any, keys: Any, scale: Any, ids: Any, implementation: Any, **options: Any
 ) -> Any:
     """Of rows, then of columns; `keys=None` are the queries. Options are `unit` and `columns`."""
-    ops = backend.ops
     arrays = [queries] if keys is None else [queries, keys]
 
-    def loss(arrays: Any, scale: Any, implementation: Any) -> Any:
+    def loss(ops: Any, arrays: Any, scale: Any, implementation: Any) -> Any:
         given = arrays[0], arrays[1] if keys is not None else None, scale, *ids
         return ops.pair_logsumexp(*given, implementation=implementation, **options)
 
-    return ops.evaluate(loss, partial(closed, ids, options), arrays, scale, implementation)
+    form = partial(closed, ids, options)
+    return backend.ops.evaluate(loss, form, arrays, scale, implementation)
 
 
 def closed(
