@@ -16,7 +16,7 @@ from ntxent._classes import Classes, classes
 from ntxent._pairs import sides
 from ntxent.torch._processes import Processes
 from ntxent.torch._shards import serving_across
-from ntxent.torch._tile import Pairs, joined
+from ntxent.torch._tile import Pairs
 
 
 @torch.library.custom_op("ntxent::pair_logsumexp", mutates_args=())
@@ -44,9 +44,8 @@ def pair_logsumexp(
     pairs = Pairs(queries, keys, scale, ids(query_ids, key_ids, period), unit, columns, product)
     across = Processes.named(group, exchange, processes, rank, even)
     served = serving_across(pairs, implementation, across)
-    found_row, found_column, _ = served.forward(pairs, keep=False)
-    value, (row, column) = joined(found_row, found_column)
-    divisor = row if column is None else torch.cat((row, column))
+    row, column, _ = served.forward(pairs, keep=False)
+    value, divisor = row if column is None else map(torch.cat, zip(row, column, strict=True))
     # Operators may not return one memory twice: shifted, the divisor is the value.
     return value, divisor.clone() if divisor is value else divisor
 

@@ -103,10 +103,3 @@ def weights(
     if column is None:
         return out
     return out.addcmul_((values - column.divisor).exp_(), column.upstream)
-
-
-def joined(row: Found, column: Found | None) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-    """The log-sum-exps of rows, then of columns if they were asked for; and both divisors."""
-    if column is None:
-        return row.lse, (row.divisor, None)
-    return torch.cat((row.lse, column.lse)), (row.divisor, column.divisor)
