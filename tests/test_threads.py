@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -170,10 +171,13 @@ from ntxent.{name}._threads import POOL
 
 
 def run(name: str, then: str, first: str = "") -> str:
-    """What a program of its own prints; it ends well, and says nothing beside."""
+    """What a program of its own prints, on all cores; it ends well, and says nothing beside."""
     source = PROGRAM.format(name=name, first=first, then=then)
     command = [sys.executable, "-c", source]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=env
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

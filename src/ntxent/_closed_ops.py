@@ -47,12 +47,16 @@ class ClosedOps:
         rows = self.stacked_float64(arrays)
         if arrays[0].dtype != self.xp.float64:
             length = self.lengths(rows)
-            return self.cast(rows / length, self.xp.float32), self.cast(length, self.xp.float32)
+            return self.float32_quotient(rows, length), self.cast(length, self.xp.float32)
         # The square of a float32 stays within the range of a float64; its own may not.
         largest = self.largest(rows)
         rows = rows / largest
         length = self.lengths(rows)
         return rows / length, length * largest
+
+    def float32_quotient(self, rows: Array, lengths: Array) -> Array:
+        """rows / lengths, rounded to float32."""
+        return self.cast(rows / lengths, self.xp.float32)
 
     def through_unit(self, grad: Array, unit: Array, lengths: Array) -> Array:
         """The gradient of rows from that of unit rows, in the memory of that."""

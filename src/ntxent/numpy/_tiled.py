@@ -56,6 +56,9 @@ class Pairs:
 
     def side_by_side(self, worker: Callable[[], Callable[[slice, slice], None]]) -> None:
         """Have all tiles done; each of the workers has its own buffers and does some of them."""
+        if self.alone:
+            worker()(*self.place(0, 0))
+            return
 
         def work(do: Callable[[slice, slice], None], _: int, row: int, column: int) -> None:
             do(*self.place(row, column))
