@@ -28,7 +28,6 @@ FORMS = {
     "torch": ("eager_compiled", "ntxent"),
     "numpy": ("ntxent",),
 }
-WORKERS = (1, 2, 4)  # 4 on two cores are two too many; peers run with 2
 LONGEST_S = 300  # after which a busy process ends by itself
 SPIN = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: sum(range(9999))"
 PAGE = "docs/performance.md"
@@ -42,9 +41,10 @@ def main() -> int:
     options = parser.parse_args()
     lines: list[list[str]] = []
     for library, forms in FORMS.items():
-        for threads in WORKERS:
+        for threads in sorted({1, cores(), 2 * cores()}):  # the last are more than fit
             setting = Setting(library, "nt_xent", IMAGES, threads=threads)
-            keys = tuple(f"{library}.{form}" for form in (forms if threads == 2 else forms[-1:]))
+            served = forms if threads == cores() else forms[-1:]
+            keys = tuple(f"{library}.{form}" for form in served)
             lines += compared(Case(setting, keys, budget_s=6.0))
     table = report.markdown(HEAD, lines, text_columns=1)
     print(table)
@@ -84,6 +84,8 @@ def others() -> Iterator[None]:
     children = [subprocess.Popen(command) for _ in range(cores())]
     try:
         yield
+        if any(child.poll() is not None for child in children):
+            sys.exit(f"A busy process ended before the case did: it may take {LONGEST_S} s.")
     finally:
         for child in children:
             child.kill()

@@ -26,7 +26,14 @@ def closed(
     ids: Any, options: Any, ops: Any, arrays: Any, scale: Any, implementation: Any, needs: Any
 ) -> Closed:
     """In closed form, as `ntxent._closed` has it."""
-    keys = arrays[1] if len(arrays) == 2 else arrays[0] if options["columns"] else None
+
+    def keys_of(arrays: Any) -> Any:
+        """None are the queries, unless the columns have log-sum-exps of their own."""
+        if len(arrays) == 2:
+            return arrays[1]
+        return arrays[0] if options["columns"] else None
+
+    keys = keys_of(arrays)
     key_ids = ids[0] if keys is not None and ids[1] is None else ids[1]
     asked = options["unit"], options["columns"], implementation, None
     pairs = ops.closed_pairs(ids[0], key_ids, *asked)
@@ -37,7 +44,7 @@ def closed(
 
     def pullback(saved: Any, upstream: Any) -> Any:
         scale, kept, *arrays = saved
-        keys = arrays[1] if len(arrays) == 2 else arrays[0] if options["columns"] else None
+        keys = keys_of(arrays)
         size = arrays[0].shape[0]
         sides = [upstream[:size], upstream[size:]][: len(lses)]
         by_keys = keys is not None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _adapters import ADAPTERS
 from _cases import Case, oracle
 from _tolerances import assert_within, gradient_error, relative_error, tolerance
 from ntxent import reference
@@ -88,8 +89,15 @@ def test_one_array_as_both_views(backend: Any, implementation: str) -> None:
     np.testing.assert_allclose(grad, first + second, atol=1e-12)
 
 
-def error_by_temperature(backend: Any, images: int) -> Any:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.only(name)) for name in ("torch", "numpy")]
+)
+@pytest.mark.parametrize("images", [16, 64])
+def test_the_gradient_by_a_temperature_keeps_its_digits(
+    request: pytest.FixtureRequest, name: str, images: int
+) -> None:
     """Of three close views, where what is summed cancels to a thousandth: relative to itself."""
+    backend = ADAPTERS[name](request.config.getoption("--device"))
     rng = np.random.default_rng(0)
     base = rng.standard_normal((images, 64))
     views = [(base + 0.1 * rng.standard_normal(base.shape)).astype(np.float32) for _ in range(3)]
@@ -100,43 +108,34 @@ def error_by_temperature(backend: Any, images: int) -> Any:
         loss = lambda tau: backend.module.nt_xent(*given, temperature=tau)  # noqa: E731
         return backend.value_and_grad(loss, [tau])[1][0]
 
-    return relative_error(gradient("float32"), gradient("float64"))
+    error = relative_error(gradient("float32"), gradient("float64"))
+    assert_within(error, 1e-5, "by the temperature")
 
 
 @pytest.mark.only("torch")
-@pytest.mark.parametrize("images", [16, 64])
-def test_the_gradient_by_a_temperature_keeps_its_digits(backend: Any, images: int) -> None:
-    assert_within(error_by_temperature(backend, images), 1e-5, "by the temperature")
+@pytest.mark.parametrize(("reduction", "temperature"), [("none", 0.0085), ("sum", 0.01)])
+def test_an_upstream_lifts_a_weight_that_float32_has_not(
+    backend: Any, reduction: str, temperature: float
+) -> None:
+    """Views so close that weights are 1e-42, times 1e8; and no gradient shares another's memory.
 
-
-@pytest.mark.only("numpy")
-@pytest.mark.parametrize("images", [16, 64])
-def test_the_gradient_by_a_temperature_keeps_its_digits_in_numpy(backend: Any, images: int) -> None:
-    assert_within(error_by_temperature(backend, images), 1e-5, "by the temperature")
-
-
-@pytest.mark.only("torch")
-def test_an_upstream_lifts_a_weight_that_float32_has_not(backend: Any) -> None:
-    """Views so close that weights are 1e-42, times 1e8; and no gradient shares another's memory."""
+    A scalar's upstream comes after the weights: at 0.01 they are still normal numbers.
+    """
     torch, module = backend.torch, backend.module
     made = torch.Generator().manual_seed(0)
     base = torch.randn(16, 256, generator=made)
     views = [base + 1e-3 * torch.randn(16, 256, generator=made) for _ in range(2)]
 
-    def gradients(dtype: Any, implementation: str, reduction: str) -> list[Any]:
+    def gradients(dtype: Any, implementation: str) -> list[Any]:
         given = [x.to(dtype).requires_grad_() for x in views]
         loss = module.nt_xent(
-            *given, temperature=0.0085, reduction=reduction, implementation=implementation
+            *given, temperature=temperature, reduction=reduction, implementation=implementation
         )
         return list(torch.autograd.grad(loss, given, torch.full_like(loss, 1e8)))
 
-    for reduction in ("none", "sum"):
-        found = gradients(torch.float32, "tiled", reduction)
-        assert found[0].untyped_storage().data_ptr() != found[1].untyped_storage().data_ptr()
-        if reduction == "none":
-            expected = gradients(torch.float64, "dense", reduction)
-            for got, exact in zip(found, expected, strict=True):
-                error = relative_error(
-                    got.double().numpy(), exact.numpy(), exact.abs().max().item()
-                )
-                assert_within(error, 1e-4, "lifted")
+    found = gradients(torch.float32, "tiled")
+    assert found[0].untyped_storage().data_ptr() != found[1].untyped_storage().data_ptr()
+    expected = gradients(torch.float64, "dense")
+    for got, exact in zip(found, expected, strict=True):
+        error = relative_error(got.double().numpy(), exact.numpy(), exact.abs().max().item())
+        assert_within(error, 1e-4, "lifted")

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from _adapters import ADAPTERS
+from ntxent import _workers
 
 N = 700  # images: 1400 rows, several tiles
 
@@ -52,57 +53,72 @@ def numpy_threads() -> list[int]:
     return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
 
 
-STEPS = {"torch": (torch_step, torch_threads), "numpy": (numpy_step, numpy_threads)}
+@contextlib.contextmanager
+def torch_asked(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def numpy_asked(count: int) -> Any:
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(count, "blas")
+
+
+STEPS = {
+    "torch": (torch_step, torch_threads, torch_asked),
+    "numpy": (numpy_step, numpy_threads, numpy_asked),
+}
 only_tiles = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.only(name)) for name in STEPS]
 )
 
 
-@only_tiles
-@pytest.mark.parametrize("images", [1, 63, 64, 65, 127, 128, 129, 200, 255, 256, 257, 300, 513])
-@pytest.mark.parametrize("loss", ["nt_xent", "info_nce"])
-def test_every_size_from_one_tile_to_several_is_right(name: str, loss: str, images: int) -> None:
-    adapter = ADAPTERS[name]("cpu")
-    z = np.random.default_rng(images).standard_normal((2, images, 8))
-    found, expected = (
-        adapter.value_and_grad(
-            partial(getattr(adapter.module, loss), implementation=implementation),
-            [adapter.from_numpy(view) for view in z],
-        )
-        for implementation in ("tiled", "dense")
-    )
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
-    for x, right in zip(found[1], expected[1], strict=True):
-        np.testing.assert_allclose(x, right, rtol=1e-9, atol=1e-13)
+@pytest.fixture
+def asked(request: pytest.FixtureRequest, name: str) -> Iterator[int]:
+    """So many threads, as a user asks for them."""
+    count = getattr(request, "param", 2)
+    with STEPS[name][2](count):
+        yield count
 
 
 @pytest.fixture
-def asked(request: pytest.FixtureRequest, name: str) -> Any:
-    """So many threads, as a user asks for them."""
-    count = getattr(request, "param", 2)
-    if name == "torch":
-        import torch
+def doers(monkeypatch: Any) -> list[set[str]]:
+    """The names of the threads that do tiles, for each pass over them."""
+    passes: list[set[str]] = []
+    side_by_side = _workers.side_by_side
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(count)
-        yield count
-        torch.set_num_threads(before)
-    else:
-        from threadpoolctl import threadpool_limits
+    def noted(*args: Any) -> None:
+        *given, worker = args
+        passes.append(names := set())
 
-        with threadpool_limits(count, "blas"):
-            yield count
+        def work(do: _workers.Work, *tile: int) -> None:
+            names.add(threading.current_thread().name)
+            do(*tile)
+
+        side_by_side(*given, lambda: partial(work, worker()))
+
+    monkeypatch.setattr(_workers, "side_by_side", noted)
+    return passes
 
 
 @only_tiles
 @pytest.mark.parametrize("asked", [1, 2, 4], indirect=True)
 @pytest.mark.parametrize("temperature", [0.5, 0.01])  # 0.01: below a running maximum
 def test_any_number_of_workers_gives_the_same_loss(
-    name: str, asked: int, temperature: float
+    name: str, asked: int, doers: list[set[str]], temperature: float
 ) -> None:
-    step, _ = STEPS[name]
+    step, *_ = STEPS[name]
     z = batch("float64")
     found = step(z, temperature=temperature)
+    caller = threading.current_thread().name
+    assert doers == [{caller if asked == 1 else "ntxent worker"}] * 2  # forward and backward
     again = step(z, temperature=temperature)
     expected = step(z, temperature=temperature, implementation="dense")
     for x, y, right in zip(found, again, expected, strict=True):
@@ -111,22 +127,8 @@ def test_any_number_of_workers_gives_the_same_loss(
 
 
 @only_tiles
-@pytest.mark.parametrize("asked", [2], indirect=True)
-def test_settings_of_threads_are_the_same_after_a_call(name: str, asked: int) -> None:
-    step, threads = STEPS[name]
-    before, others = threads(), []
-    step(batch())
-    assert threads() == before
-    fresh = threading.Thread(target=lambda: others.append(threads()))  # born later: the default
-    fresh.start()
-    fresh.join()
-    assert others == [before]
-
-
-@only_tiles
-@pytest.mark.parametrize("asked", [2], indirect=True)
 def test_settings_are_the_same_after_a_failure(name: str, asked: int, monkeypatch: Any) -> None:
-    step, threads = STEPS[name]
+    step, threads, _ = STEPS[name]
     before = threads()
     tiled = sys.modules[f"ntxent.{name}._tiled"]
     right = step(batch())
@@ -140,9 +142,8 @@ def test_settings_are_the_same_after_a_failure(name: str, asked: int, monkeypatc
 
 
 @only_tiles
-@pytest.mark.parametrize("asked", [2], indirect=True)
 def test_several_threads_at_once(name: str, asked: int) -> None:
-    step, threads = STEPS[name]
+    step, threads, _ = STEPS[name]
     before, right = threads(), step(batch())
     found: list[Any] = []
     callers = [threading.Thread(target=lambda: found.append(step(batch()))) for _ in range(5)]
@@ -158,13 +159,13 @@ def test_several_threads_at_once(name: str, asked: int) -> None:
 
 
 PROGRAM = """
-import os
+import atexit, os
 {first}
 import sys, threading, time, warnings, numpy as np
 sys.path.insert(0, "tests")
 from ntxent import _grid, _workers
 from test_threads import STEPS, batch
-step, threads = STEPS[{name!r}]
+step, threads, asked = STEPS[{name!r}]
 from ntxent.{name}._threads import POOL
 {then}
 """
@@ -180,6 +181,32 @@ def run(name: str, then: str, first: str = "") -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+@only_tiles
+def test_settings_of_threads_are_the_same_after_a_call(name: str) -> None:
+    """Where the pool's threads, which have settings of their own, start with that call.
+
+    One that found no tile left may still be at its settings: a thread that is born meanwhile has
+    one thread, as `one_thread` says.
+    """
+    program = """
+numbers = []
+with asked(3):
+    assert POOL.threads == 0
+    numbers.append(threads())
+    step(batch())
+    assert POOL.threads > 1
+    numbers.append(threads())
+    while POOL.busy:
+        time.sleep(0.001)
+    fresh = threading.Thread(target=lambda: numbers.append(threads()))  # has the default
+    fresh.start()
+    fresh.join()
+print(numbers, flush=True)
+"""
+    one = 3 if name == "torch" else [3]
+    assert run(name, program) == f"{[one] * 3}\n"
 
 
 @only_tiles
@@ -208,13 +235,37 @@ print(os.waitpid(child, 0)[1], flush=True)
 
 
 @only_tiles
-def test_at_exit_without_a_thread_yet(name: str) -> None:
-    """Some Pythons start none any more: the caller does the tiles."""
-    then = """
-import atexit
-atexit.register(lambda: print(float(step(batch())[0]) > 0, flush=True))
+@pytest.mark.parametrize("before", ["", "step(batch())"], ids=["no thread yet", "threads"])
+def test_at_exit(name: str, before: str) -> None:
+    """Newer Pythons start no thread any more: those that are there serve, or the caller does."""
+    then = "atexit.register(lambda: print(float(step(batch())[0]) > 0, flush=True))"
+    assert run(name, f"{before}\n{then}") == "True\n"
+
+
+@only_tiles
+def test_a_program_ends_while_a_daemon_is_at_work(name: str) -> None:
+    """It waits for tiles that are being done, not for the step: tiles are left, and nobody at work.
+
+    What is registered first is called last, after the pool was closed.
+    """
+    first = """
+atexit.register(lambda: print([(turns.ended, turns.running) for turns in POOL.passes], flush=True))
 """
-    assert run(name, then) == "True\n"
+    program = """
+z = np.random.default_rng(0).standard_normal((2, 20000, 16)).astype("float32")
+threading.Thread(target=step, args=(z,), daemon=True).start()
+while not POOL.passes:
+    time.sleep(0.001)
+time.sleep(0.01)
+"""
+    assert run(name, program, first) == "[(False, 0)]\n"
+
+
+@only_tiles
+def test_with_one_core(name: str) -> None:
+    first = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    then = "print(float(step(batch())[0]) > 0, threads() in (1, [1]), flush=True)"
+    assert run(name, then, first) == "True True\n"
 
 
 @pytest.mark.only("torch")
@@ -230,82 +281,17 @@ def test_another_number_of_threads_in_the_backward_pass(
 
     from ntxent.torch import nt_xent
 
-    before = torch.get_num_threads()
     found = []
     for implementation, mode in (("dense", False), ("tiled", False), ("tiled", True)):
         rows = np.random.default_rng(0).standard_normal((2, images, 16))
         views = [torch.tensor(view, dtype=getattr(torch, dtype)).requires_grad_() for view in rows]
-        torch.set_num_threads(threads[0])
-        loss = nt_xent(*views, reduction=then, implementation=implementation)
-        torch.set_num_threads(threads[1])
-        with FlopCounterMode(display=False) if mode else contextlib.nullcontext():
+        with torch_asked(threads[0]):
+            loss = nt_xent(*views, reduction=then, implementation=implementation)
+        counted = FlopCounterMode(display=False) if mode else contextlib.nullcontext()
+        with torch_asked(threads[1]), counted:
             loss.sum().backward()
-        torch.set_num_threads(before)
         found.append([view.grad.float() for view in views])
     tolerance = 1e-5 if dtype == "float32" else 2**-7
     for grads in found[1:]:
         for x, right in zip(grads, found[0], strict=True):
             assert (x - right).abs().max() <= tolerance * right.abs().max()
-
-
-@pytest.mark.only("torch")
-def test_a_worker_holds_two_tiles_at_most(monkeypatch: Any) -> None:
-    import torch
-
-    from ntxent.torch import _tiled
-
-    made: list[int] = []
-    new = _tiled.Tiles.new_buffer
-    monkeypatch.setattr(_tiled, "KEEP_BYTES", 0)
-    monkeypatch.setattr(_tiled.Tiles, "new_buffer", lambda tiles: made.append(1) or new(tiles))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    torch_step(batch())
-    torch.set_num_threads(before)
-    assert 2 <= len(made) <= 2 + 4  # one a worker forward, two backward
-
-
-@only_tiles
-def test_a_program_ends_while_a_daemon_is_at_work(name: str) -> None:
-    """It waits for a tile at most, not for the step."""
-    program = """
-z = np.random.default_rng(0).standard_normal((2, 20000, 16)).astype("float32")
-threading.Thread(target=step, args=(z,), daemon=True).start()
-while not POOL.passes:
-    time.sleep(0.001)
-time.sleep(0.01)
-print("end", flush=True)
-"""
-    assert run(name, program) == "end\n"
-
-
-@only_tiles
-def test_at_exit(name: str) -> None:
-    """No thread can be started any more in newer Pythons; those that are there serve."""
-    program = """
-import atexit
-step(batch())
-atexit.register(lambda: print(float(step(batch())[0]) > 0, flush=True))
-"""
-    assert run(name, program) == "True\n"
-
-
-@only_tiles
-def test_with_one_core(name: str) -> None:
-    first = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
-    then = "print(float(step(batch())[0]) > 0, threads() in (1, [1]), flush=True)"
-    assert run(name, then, first) == "True True\n"
-
-
-@pytest.mark.only("torch")
-def test_in_inference_mode() -> None:
-    import torch
-
-    from ntxent.torch import nt_xent
-
-    views = [torch.from_numpy(view) for view in batch()]
-    right = nt_xent(*views)
-    with torch.inference_mode():
-        assert torch.equal(nt_xent(*views), right)
-        rows = nt_xent(*(view.clone() for view in views), reduction="none")
-    torch.testing.assert_close(rows.mean(), right)

@@ -80,7 +80,8 @@ class Call(NamedTuple):
             rows = losses if directions == 1 else losses.mean(0)
             return self.ops.cast(rows, dtype), 1 / directions
         if self.reduction == "mean" and self.across is None:
-            return losses.mean(dtype=dtype), 1 / (size * directions)
+            # Added in float64: rounded first, losses of one size would be off by 1e-7 all together.
+            return self.ops.cast(losses.mean(), dtype), 1 / (size * directions)
         weight: Any = 1 / directions
         if self.across is not None:  # so that the mean over processes is the whole batch's
             mean = self.reduction == "mean"
@@ -127,15 +128,16 @@ def nt_xent(
     scale = ops.inverse(temperature, z)
     pairs = call.pairs(row_ids)
     (lse,), kept = pairs.forward(z, None, scale, call.differentiated)
-    partners = [ops.roll(z, -shift) for shift in shifts]
-    dots = [ops.row_dot(z, partner) for partner in partners]
+    first, *others = shifts
+    partner = ops.roll(z, -first)
+    dots = [ops.row_dot(z, partner), *(ops.row_dot(z, ops.roll(z, -shift)) for shift in others)]
     stage = _row_stage.stage_of(ops, lse, dots, scale, denominator, call.differentiated)
     value, factor = call.reduced(stage.losses, z.dtype)
     if not call.differentiated:
         return Closed(value)
 
     def pullback(saved: Any, upstream: Any) -> list[Array | None]:
-        z, lengths, scale, partners, dots, push, pulls, factor, kept = saved
+        z, lengths, scale, partner, dots, push, pulls, factor, kept = saved
         g = upstream * factor
         wide = [push * g] if len(pulls) == 1 else [pull * g for pull in pulls]
         weights = [ops.cast(pull, z.dtype) for pull in wide]
@@ -143,11 +145,12 @@ def nt_xent(
         push = weights[0] if len(pulls) == 1 else ops.cast(push * g, z.dtype)
         grad, _ = pairs.backward(z, None, scale, kept, [push], by_keys=False)
         by_temperature = call.by_temperature(z, grad, 2, wide, dots, scale)
-        for partner, shift, pull in zip(partners, shifts, weights, strict=True):
-            grad = with_positives(ops, grad, z, partner, shift, pull, scale)
+        for shift, pull in zip(shifts, weights, strict=True):
+            positives = partner if shift == first else ops.roll(z, -shift)
+            grad = with_positives(ops, grad, z, positives, shift, pull, scale)
         return [by_temperature, call.to_inputs(grad, z, lengths)]
 
-    saved = z, lengths, scale, partners, dots, stage.push, stage.pulls, factor, kept
+    saved = z, lengths, scale, partner, dots, stage.push, stage.pulls, factor, kept
     return Closed(value, saved, pullback, (len(views),))
 
 

@@ -56,7 +56,8 @@ def gradients(
     by_far: list[Array | None] = []
     far_push = pushes[0]
     if far is not None:
-        pushes[0] = far_push * far_saved[-2]
+        *_, near_share, _ = far_saved
+        pushes[0] = far_push * near_share
     grad, grad_key = near.backward(query, key, scale, kept, pushes, by_keys=by_key)
     if far is not None:
         from_far, grad_far = backward_far(call, far, query, scale, far_saved, far_push)

@@ -20,12 +20,21 @@ class ClosedOps:
     largest: Any  # (rows): the largest absolute entry of each, a constant; 1 for a zero row
     class_sums: Any  # (rows, groups, across): for each row the sum of all rows of its group
     or_one: Any  # (count): 1 in place of 0
+    row_dot: Any  # (a, b): the dot product of each row of a with that of b, in float64
+    softplus: Any  # (x): log(1 + exp(x))
+    sigmoid: Any  # (x, softplus): its derivative, from both
+    logsumexp: Any  # (scores): along the rows of a matrix
+    parts: Any  # (rows, count): the rows of each of so many stacked arrays
+    classes: Any  # (labels, across): `_classes.Classes`
+    one_id: Any  # (rows, value): an id for each row, all alike
+    closed_pairs: Any  # (ids, ids, unit, columns, implementation, across): the hot operation
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
     def inverse(self, temperature: Any, like: Array) -> Any:
         """1/temperature: a float for a number, a 0-d array of `like`'s dtype for an array."""
+        # A float is asked for first, as the abstract class of numbers takes longer.
         if type(temperature) is float or isinstance(temperature, Real):
             return 1 / float(temperature)
         wide = self.cast(temperature, like.dtype).reshape(())

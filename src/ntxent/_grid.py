@@ -17,16 +17,18 @@ def grid(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[int, int]]:
             yield row, column
 
 
-def rounds(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[int, int]]:
+def rounds(rows: int, columns: int, symmetric: bool, lanes: int = 1) -> Iterator[tuple[int, int]]:
     """The same tiles in rounds: no two of one round share a row, a column, or a mirror image's.
 
-    In a round row + column is the same, mod the longer side.
+    In a round row + column is the same, mod the longer side. With lanes (`_workers.lanes`) the rows
+    are those of the first lane, then those of the next; lane l has the columns l, l + lanes, ...
     """
-    longer = max(rows, columns)
+    longer, bands = max(rows, columns), rows // lanes
     for turn in range(longer):
         for row in range(rows):
             column = (turn - row) % longer
-            if column < columns and (row <= column or not symmetric):
+            here = row <= column if symmetric else column % lanes == row // bands
+            if column < columns and here:
                 yield row, column
 
 

@@ -2,11 +2,12 @@
 
 Row i has a log-sum-exp L_i over its negatives and positives p_ij = scale * dot_ij, j = 1 ... m:
 
-    contrast    l_i = mean_j softplus(L_i - p_ij)
-    decoupled   l_i = L_i - mean_j p_ij
-    SupCon      l_i = softplus(L_i - P_i) + mean_j (P_i - p_ij),      P_i = log sum_j exp(p_ij)
+    contrast        l_i = mean_j softplus(L_i - p_ij)        "one_positive", and a class's mean
+    decoupled       l_i = L_i - mean_j p_ij                  "negatives"
+    all_positives   l_i = softplus(L_i - P_i) + mean_j (P_i - p_ij)          "all"
 
-All three depend on L_i and the p_ij alone, and a stage gives both weights at once:
+with P_i = log sum_j exp(p_ij). All three depend on L_i and the p_ij alone, and a stage gives both
+weights at once:
 
     push_i  =  dl_i / dL_i          towards the negatives
     pull_ij = -dl_i / dp_ij         towards the positives
@@ -39,7 +40,7 @@ def stage_of(
     """That of a `denominator` of NT-Xent; with one positive "all" is "one_positive"."""
     if denominator == "one_positive" or (denominator == "all" and len(dots) == 1):
         return mean_of([contrast(ops, lse, dot, scale, weighted) for dot in dots])
-    stage = decoupled if denominator == "negatives" else sup_con
+    stage = decoupled if denominator == "negatives" else all_positives
     return stage(ops, lse, dots, scale, weighted)
 
 
@@ -66,7 +67,7 @@ def decoupled(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted:
     return Stage(losses, proper, (proper / len(dots),) * len(dots)) if weighted else Stage(losses)
 
 
-def sup_con(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
+def all_positives(ops: Any, lse: Array, dots: Sequence[Array], scale: Any, weighted: bool) -> Stage:
     """In two terms, neither of which is negative (arXiv 2004.11362, eq. 2)."""
     logits = [ops.scaled(dot, scale) for dot in dots]
     lse_positives = reduce(ops.xp.logaddexp, logits)

@@ -21,7 +21,9 @@ from queue import SimpleQueue
 Tile = tuple[int, int, int]  # its number, its row and its column
 Work = Callable[[int, int, int], None]
 
+AHEAD = 32  # tiles that may be passed over
 LEAST = 128  # rows of a tile; in a smaller one Python's part of the time shows
+CORES = os.cpu_count() or 1  # a number of the machine: both passes have the same lanes
 
 
 def tile_rows(rows: int, most: int, workers: int) -> int:
@@ -31,19 +33,33 @@ def tile_rows(rows: int, most: int, workers: int) -> int:
     return min(most, max(LEAST, -(-rows // (2 * workers))))
 
 
+def lanes(bands: int, columns: int) -> int:
+    """How many times each band of rows is there, so that each core finds one of its own.
+
+    Few queries against many keys are few bands, and tiles that share one go one after the other.
+    So a band has lanes: a lane has columns of its own, its own sums and its own gradient, which are
+    added up at the end.
+    """
+    return max(1, min(CORES, columns) // bands)
+
+
 class Turns:
     """Tiles, each for the next worker that is free; those that share rows go one after the other.
 
-    They go in the order in which they are listed, whoever is faster: sums come out the same.
+    Along each band of rows they go in the order in which they are listed, whoever is faster: sums
+    come out the same. A tile whose turn hasn't come is passed over for a later one that needs
+    other rows, as the worker that it waits for may be one that the system isn't running.
     """
 
     def __init__(self, tiles: Iterable[tuple[int, int]], symmetric: bool) -> None:
         self.tiles, self.symmetric = enumerate(tiles), symmetric
-        self.changed = threading.Condition()
-        self.taken: Counter[int] = Counter()  # by the band of rows, or of columns
+        lock = threading.Lock()
+        self.changed, self.over = threading.Condition(lock), threading.Condition(lock)
+        self.passed_over: list[tuple[Tile, dict[int, int]]] = []  # with its turn in each band
+        self.listed: Counter[int] = Counter()  # by the band of rows, or of columns
         self.done: Counter[int] = Counter()
         self.running = 0
-        self.ended = False  # whether all tiles are taken
+        self.ended = False  # whether no tile is left to take
         self.stopped = False
         self.failure: BaseException | None = None
 
@@ -62,21 +78,38 @@ class Turns:
                 self.give_back(*tile[1:])
 
     def take(self) -> Tile | None:
-        """The next tile once its turn has come, or nothing if there is none."""
+        """The next tile whose turn has come, or nothing if there are no more or it was stopped."""
         with self.changed:
-            found = None if self.stopped else next(self.tiles, None)
-            if found is None:
-                self.ended = self.ended or not self.stopped
-                self.changed.notify_all()
-                return None
-            number, (row, column) = found
-            self.running += 1
-            turns = {band: self.taken[band] for band in self.bands(row, column)}
-            self.taken.update(turns.keys())
-            self.changed.wait_for(
-                lambda: all(self.done[band] == turn for band, turn in turns.items())
-            )
-            return number, row, column
+            while not self.stopped:
+                tile = self.ready()
+                if tile is not None:
+                    self.running += 1
+                    return tile
+                if not self.passed_over:
+                    self.ended = True
+                    break
+                self.changed.wait()
+            self.over.notify_all()
+            return None
+
+    def ready(self) -> Tile | None:
+        """The first tile whose turn has come, of those passed over and the next ones."""
+        for place, (tile, turns) in enumerate(self.passed_over):
+            if self.have_come(turns):
+                del self.passed_over[place]
+                return tile
+        while len(self.passed_over) < AHEAD and (listed := next(self.tiles, None)) is not None:
+            number, (row, column) = listed
+            turns = {band: self.listed[band] for band in self.bands(row, column)}
+            self.listed.update(turns.keys())
+            if self.have_come(turns):
+                return number, row, column
+            self.passed_over.append(((number, row, column), turns))
+        return None
+
+    def have_come(self, turns: dict[int, int]) -> bool:
+        """Whether all tiles before are done, of each band."""
+        return all(self.done[band] == turn for band, turn in turns.items())
 
     def give_back(self, row: int, column: int) -> None:
         """Those that wait for the tile's rows may go on."""
@@ -84,6 +117,8 @@ class Turns:
             self.running -= 1
             self.done.update(self.bands(row, column))
             self.changed.notify_all()
+            if self.ended and not self.running:
+                self.over.notify_all()
 
     def bands(self, row: int, column: int) -> set[int]:
         """What the tile adds to; of two sides the columns are -1, -2, ..."""
@@ -96,13 +131,10 @@ class Turns:
     def wait(self) -> None:
         """Until all tiles are done; what failed in a worker is raised here."""
         try:
-            with self.changed:
-                self.changed.wait_for(lambda: self.ended and not self.running)
+            with self.over:
+                self.over.wait_for(lambda: self.ended and not self.running)
             if self.failure is not None:
                 raise self.failure
-        except BaseException:
-            self.stop()
-            raise
         finally:
             self.failure = None  # its traceback holds this frame
 
@@ -153,6 +185,9 @@ class Pool:
             if not threads:
                 work()
             turns.wait()
+        except BaseException:
+            turns.stop()
+            raise
         finally:
             with self.changed:
                 self.passes.discard(turns)

@@ -69,10 +69,9 @@ class DensePairs(NamedTuple):
         self, queries: Array, keys: Array | None, scale: Any, keep: bool
     ) -> tuple[list[Array], Any]:
         """See `TiledPairs`."""
-        del keep
         found = self.scores(queries, keys, scale)
         lses = [logsumexp(found, axis) for axis in ((1, 0) if self.columns else (1,))]
-        return lses, tuple(lses)
+        return lses, (found, *lses) if keep else ()
 
     def backward(
         self,
@@ -84,13 +83,13 @@ class DensePairs(NamedTuple):
         by_keys: bool,
     ) -> tuple[Array, Array | None]:
         """See `TiledPairs`."""
-        found = self.scores(queries, keys, scale)
-        weight = np.exp(found - proper(kept[0])[:, None]) * upstream[0][:, None]
+        found, *lses = kept
+        weight = np.exp(found - proper(lses[0])[:, None]) * upstream[0][:, None]
         if self.columns:
-            weight += np.exp(found - proper(kept[1])) * upstream[1]
+            weight += np.exp(found - proper(lses[1])) * upstream[1]
         weight *= queries.dtype.type(scale)
         if keys is None:
-            return weight @ queries + weight.T @ queries, None
+            return (weight + weight.T) @ queries, None
         return weight @ keys, weight.T @ queries if by_keys else None
 
 

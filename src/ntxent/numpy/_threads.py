@@ -67,10 +67,11 @@ class Blas:
                 self.users -= 1
                 if not self.users:
                     self.limit.restore_original_limits()
+                    self.limit = None
 
     def restore(self) -> None:
         """In a forked process, which has none of the threads that asked."""
-        if self.users:
+        if self.limit is not None:
             self.limit.restore_original_limits()
         self.begin()
 

@@ -27,6 +27,7 @@ from ntxent.numpy._threads import BLAS, POOL
 
 Array = np.ndarray[Any, Any]
 Ids = Array | int | None
+Do = Callable[[int, slice, slice], None]  # with the lane, rows and columns of a tile
 
 TILE = 512
 FEW = 64 * 64  # pairs; at d = 128 so many take 40 microseconds in float64, 8 in float32
@@ -49,21 +50,23 @@ class Pairs:
             _grid.tile_size(size, _workers.tile_rows(size, TILE, threads))
             for size in (rows, columns)
         )
-        self.shape = -(-rows // self.height), -(-columns // self.width), self.symmetric
+        self.bands, across = -(-rows // self.height), -(-columns // self.width)
+        self.lanes = 1 if self.symmetric else _workers.lanes(self.bands, across)
+        self.shape = self.bands * self.lanes, across, self.symmetric
         self.workers = min(threads, _grid.at_once(*self.shape))
         self.alone = self.shape[:2] == (1, 1)
         self.kept: Array | None = None  # the tile that is all
 
-    def side_by_side(self, worker: Callable[[], Callable[[slice, slice], None]]) -> None:
+    def side_by_side(self, worker: Callable[[], Do]) -> None:
         """Have all tiles done; each of the workers has its own buffers and does some of them."""
         if self.alone:
-            worker()(*self.place(0, 0))
+            worker()(0, *self.place(0, 0))
             return
 
-        def work(do: Callable[[slice, slice], None], _: int, row: int, column: int) -> None:
-            do(*self.place(row, column))
+        def work(do: Do, _: int, row: int, column: int) -> None:
+            do(row // self.bands, *self.place(row, column))
 
-        tiles = _grid.rounds(*self.shape)
+        tiles = _grid.rounds(*self.shape, self.lanes)
         with BLAS.one_thread() if self.workers > 1 else nullcontext():
             _workers.side_by_side(
                 POOL, self.workers, tiles, self.symmetric, lambda: partial(work, worker())
@@ -72,13 +75,13 @@ class Pairs:
     def tiles(self) -> Iterator[tuple[slice, slice, Array]]:
         """The rows, the columns and the values of one tile after the other."""
         buffer = self.new_buffer()
-        for tile in _grid.rounds(*self.shape):
+        for tile in _grid.rounds(*self.shape, self.lanes):
             place = self.place(*tile)
             yield *place, self.tile(*place, buffer)
 
     def place(self, row: int, column: int) -> tuple[slice, slice]:
         """The rows and the columns of a tile; the last of either may have fewer."""
-        down, across = row * self.height, column * self.width
+        down, across = row % self.bands * self.height, column * self.width
         return (
             slice(down, min(down + self.height, len(self.queries))),
             slice(across, min(across + self.width, len(self.keys))),
@@ -135,37 +138,44 @@ def similarities(a: Array, b: Array, out: Array) -> Array:
 
 
 class Sums:
-    """Sums of exponentials that need no shift."""
+    """Sums of exponentials that need no shift, in so many lanes."""
 
-    def __init__(self, size: int, dtype: Any) -> None:
-        self.total = np.zeros(size, dtype)
+    def __init__(self, size: int, dtype: Any, lanes: int = 1) -> None:
+        self.total = np.zeros((lanes, size), dtype)
 
-    def add(self, where: slice, exponentials: Array, axis: int) -> None:
-        self.total[where] += exponentials.sum(axis)
+    def add(self, where: slice, exponentials: Array, axis: int, lane: int = 0) -> None:
+        self.total[lane, where] += exponentials.sum(axis)
 
     def found(self) -> tuple[Array, Array]:
         """The log-sum-exp, and what the gradient divides exponentials by."""
-        return np.log(self.total), self.total
+        total = added(self.total)
+        return np.log(total), total
 
 
 class ShiftedSums(Sums):
     """Sums of exponentials below a running maximum; -inf is the maximum of no pairs at all."""
 
-    def __init__(self, size: int, dtype: Any) -> None:
-        super().__init__(size, dtype)
-        self.top = np.full(size, -math.inf, dtype)
+    def __init__(self, size: int, dtype: Any, lanes: int = 1) -> None:
+        super().__init__(size, dtype, lanes)
+        self.top = np.full((lanes, size), -math.inf, dtype)
 
-    def add(self, where: slice, scores: Array, axis: int) -> None:
-        before = self.top[where]
+    def add(self, where: slice, scores: Array, axis: int, lane: int = 0) -> None:
+        before = self.top[lane, where]
         top = np.maximum(before, scores.max(axis))
         shift = np.where(top == -math.inf, 0, top)
         found = np.exp(scores - np.expand_dims(shift, axis)).sum(axis)
-        self.total[where] = self.total[where] * np.exp(before - shift) + found
-        self.top[where] = top
+        self.total[lane, where] = self.total[lane, where] * np.exp(before - shift) + found
+        self.top[lane, where] = top
 
     def found(self) -> tuple[Array, Array]:
-        lse = np.log(self.total) + self.top
+        lse = np.logaddexp.reduce(np.log(self.total) + self.top)
         return lse, lse
+
+
+def added(lanes: Array) -> Array:
+    """The sum of the lanes, in order."""
+    found: Array = lanes[0] if len(lanes) == 1 else lanes.sum(0)
+    return found
 
 
 def forward(
@@ -173,15 +183,15 @@ def forward(
 ) -> tuple[tuple[Array, Array], tuple[Array | None, Array | None]]:
     """Log-sum-exp and divisor along rows and (if asked) columns."""
     sums = ShiftedSums if pairs.shifted else Sums
-    row_sums = sums(len(pairs.queries), pairs.queries.dtype)
+    row_sums = sums(len(pairs.queries), pairs.queries.dtype, pairs.lanes)
     column_sums = sums(len(pairs.keys), pairs.keys.dtype) if columns else None
 
-    def worker() -> Callable[[slice, slice], None]:
+    def worker() -> Do:
         buffer = pairs.new_buffer()
 
-        def do(down: slice, across: slice) -> None:
+        def do(lane: int, down: slice, across: slice) -> None:
             tile = pairs.tile(down, across, buffer)
-            row_sums.add(down, tile, 1)
+            row_sums.add(down, tile, 1, lane)
             if pairs.mirrored(down, across):
                 row_sums.add(across, tile, 0)
             if column_sums is not None:
@@ -202,15 +212,15 @@ def backward(
         column = prepared(pairs, column)
     if pairs.symmetric:
         column = row
-    grad_queries = np.zeros(pairs.queries.shape, pairs.queries.dtype)
+    by_lane = np.zeros((pairs.lanes, *pairs.queries.shape), pairs.queries.dtype)
     grad_keys = np.zeros(pairs.keys.shape, pairs.keys.dtype) if by_keys else None
     if pairs.symmetric:
-        grad_keys = grad_queries
+        grad_keys = by_lane[0]
 
-    def worker() -> Callable[[slice, slice], None]:
+    def worker() -> Do:
         buffer, other = pairs.new_buffer(), pairs.new_buffer()
 
-        def do(down: slice, across: slice) -> None:
+        def do(lane: int, down: slice, across: slice) -> None:
             tile = pairs.tile(down, across, other)
             out = buffer[: tile.shape[0], : tile.shape[1]]
             left = Side(row.upstream[down], row.divisor[down])
@@ -218,7 +228,7 @@ def backward(
             if column is not None:
                 above = Side(column.upstream[across], column.divisor[across])
             weight = weights(tile, left, above, pairs.shifted, out)
-            grad_queries[down] += weight @ pairs.keys[across]
+            by_lane[lane, down] += weight @ pairs.keys[across]
             if grad_keys is not None and (not pairs.symmetric or pairs.mirrored(down, across)):
                 grad_keys[across] += weight.T @ pairs.queries[down]
 
@@ -226,6 +236,7 @@ def backward(
 
     pairs.side_by_side(worker)
     factor = pairs.queries.dtype.type(_range.weight_scale(pairs.scale, pairs.shifted))
+    grad_queries = added(by_lane)
     grad_queries *= factor
     if pairs.symmetric or grad_keys is None:
         return grad_queries, None

@@ -35,7 +35,7 @@ def in_order(rows: Tensor, groups: Tensor) -> Tensor:
 def table(rows: Tensor, groups: Tensor, count: int) -> Tensor:
     """The sum of each group, by what doesn't add in the order in which threads arrive."""
     zeros = rows.new_zeros(count, rows.shape[1])
-    if rows.is_cuda:  # where index_add takes any order
+    if rows.device.type != "cpu":  # where index_add takes any order
         return zeros.index_put((groups,), rows, accumulate=True)
     return zeros.index_add(0, groups, rows)
 

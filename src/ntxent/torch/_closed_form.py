@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ntxent._closed import Closed
 from ntxent.torch._implementations import Choice
+from ntxent.torch._threads import calm
 
 Loss = Callable[[Any, Sequence[Any], Any, Any], Any]
 
@@ -23,6 +25,7 @@ class Step(NamedTuple):
     choice: Choice
     grad_enabled: bool
     at_once: bool  # not where other processes have to see the upstream
+    shared: bool  # whether tiles go to several workers
 
 
 class ClosedForm(torch.autograd.Function):
@@ -43,7 +46,7 @@ class ClosedForm(torch.autograd.Function):
         if found.pullback is None:
             return value
         by_number = not isinstance(temperature, Tensor)
-        ctx.loss, ctx.ops = step.loss, step.ops
+        ctx.loss, ctx.ops, ctx.shared = step.loss, step.ops, step.shared
         ctx.pullback, ctx.counts = None, (1, *found.counts)
         ctx.temperature = temperature if by_number else None
         inputs = arrays if by_number else (temperature, *arrays)
@@ -64,14 +67,14 @@ class ClosedForm(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = upstream
         held, *kept = ctx.saved_tensors
-        grads: Sequence[Tensor | None]
         if torch.is_grad_enabled():
-            grads = _graph_of_gradients(ctx, held, g)
-        elif ctx.pullback is None:
-            grads = _apart(ctx, kept, g)
-        else:
-            with torch.autocast(g.device.type, enabled=False):
-                grads = _apart(ctx, ctx.pullback(_put_back(ctx.saved, kept), g))
+            return None, *_graph_of_gradients(ctx, held, g)
+        with calm() if ctx.shared else nullcontext():
+            if ctx.pullback is None:
+                grads = _apart(ctx, kept, g)
+            else:
+                with torch.autocast(g.device.type, enabled=False):
+                    grads = _apart(ctx, ctx.pullback(_put_back(ctx.saved, kept), g))
         return (None, *grads)
 
 

@@ -160,4 +160,5 @@ class FormulaOps(ClosedOps):
     def reduce(self, rows: Tensor, reduction: str, dtype: Any) -> Tensor:
         if reduction == "none":
             return self.cast(rows, dtype)
-        return (rows.mean if reduction == "mean" else rows.sum)(dtype=dtype)
+        # Added as they are, in float64, and rounded then.
+        return self.cast(rows.mean() if reduction == "mean" else rows.sum(), dtype)

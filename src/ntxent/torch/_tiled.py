@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ntxent import _grid, _range
 from ntxent._pairs import Side
-from ntxent._workers import Work, tile_rows
+from ntxent._workers import Work, lanes, tile_rows
 from ntxent.torch._exclusion import exclusion
 from ntxent.torch._threads import most_workers, side_by_side
 from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
@@ -39,8 +39,11 @@ class Tiles:
         self.scale, self.shifted = float(pairs.scale), pairs.shifted()
         workers = most_workers(queries)
         self.height, self.width = kept[0].shape if kept else self.tile_sizes(workers)
-        self.query_tiles = parts(queries, self.height)
-        self.key_tiles = self.query_tiles if self.symmetric else parts(keys, self.width)
+        bands = parts(queries, self.height)
+        self.key_tiles = bands if self.symmetric else parts(keys, self.width)
+        one = self.symmetric or queries.device.type != "cpu"
+        self.lanes = 1 if one else lanes(len(bands), len(self.key_tiles))
+        self.bands, self.query_tiles = len(bands), bands * self.lanes
         self.shape = len(self.query_tiles), len(self.key_tiles), self.symmetric
         self.workers = min(workers, _grid.at_once(*self.shape))
         self.excluded = exclusion(pairs.ids, self.height, self.width)
@@ -57,14 +60,16 @@ class Tiles:
 
     def side_by_side(self, worker: Callable[[], Work]) -> None:
         """Have all tiles done; each of the workers has its own buffers and does some of them."""
-        side_by_side(self.workers, _grid.rounds(*self.shape), self.symmetric, worker)
+        tiles = _grid.rounds(*self.shape, self.lanes)
+        side_by_side(self.workers, tiles, self.symmetric, worker)
 
     def fill(self, row: int, column: int, buffer: Tensor | None = None) -> Tensor:
         """The scores of a tile, their exponentials if unshifted, in the buffer or new memory."""
         queries, keys = self.query_tiles[row], self.key_tiles[column]
         shape = queries.shape[0], keys.shape[0]
         tile = queries.new_empty(shape) if buffer is None else cut(buffer, shape)
-        return filled_(tile, queries, keys, self.scale, self.shifted, self.excluded, row, column)
+        place = row % self.bands, column
+        return filled_(tile, queries, keys, self.scale, self.shifted, self.excluded, *place)
 
     def new_buffer(self) -> Tensor:
         """Memory for the largest tile."""
@@ -77,6 +82,11 @@ class Tiles:
     def most_kept(self) -> int:
         """How many tiles may be kept."""
         return KEEP_BYTES // (self.height * self.width * self.queries.element_size())
+
+
+def are_shared(arrays: Sequence[Tensor]) -> bool:
+    """Whether tiles of these rows go to several workers."""
+    return sum(x.shape[0] for x in arrays) > TILE and most_workers(arrays[0]) > 1
 
 
 def parts(array: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -102,9 +112,11 @@ class Sums:
         before, found = self.parts[part], exponentials.sum(dim)
         self.parts[part] = found if before is None else before.add_(found)
 
-    def found(self, empties: bool) -> Found:
+    def found(self, empties: bool, lanes: int = 1) -> Found:
         sums = joined(self.parts)
-        return found(sums.log(), sums, empties)
+        if lanes > 1:
+            sums = sums.view(lanes, -1).sum(0)
+        return found(log(sums), sums, empties)
 
 
 class ShiftedSums(Sums):
@@ -123,8 +135,15 @@ class ShiftedSums(Sums):
             found += total * (before - shift).exp_()
         self.parts[part], self.tops[part] = found, top
 
-    def found(self, empties: bool) -> Found:
-        return found(joined(self.parts).log_().add_(joined(self.tops)), None, empties)
+    def found(self, empties: bool, lanes: int = 1) -> Found:
+        lse = log(joined(self.parts)).add_(joined(self.tops))
+        return found(lse if lanes == 1 else lse.view(lanes, -1).logsumexp(0), None, empties)
+
+
+def log(sums: Tensor) -> Tensor:
+    """The logarithm, not by MKL, whose threads would spin on the workers' cores for 6 ms."""
+    found: Tensor = torch.xlogy(1.0, sums)
+    return found
 
 
 def joined(parts: Sequence[Tensor | None]) -> Tensor:
@@ -161,7 +180,8 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
     tiles.side_by_side(worker)
     empties = tiles.excluded.empties
     columns_found = None if column_sums is None else column_sums.found(empties)
-    return row_sums.found(empties), columns_found, [kept[number] for number in range(len(kept))]
+    rows_found = row_sums.found(empties, tiles.lanes)
+    return rows_found, columns_found, [kept[number] for number in range(len(kept))]
 
 
 def backward(
@@ -171,13 +191,15 @@ def backward(
     tiles = Tiles(pairs, kept)
     shifted, scale = tiles.shifted, tiles.scale
     factor = _range.weight_scale(scale, shifted)
-    grad_queries = torch.zeros_like(tiles.queries)
+    by_lane = tiles.queries.new_zeros(tiles.lanes, *tiles.queries.shape)
     grad_keys = torch.zeros_like(tiles.keys) if by_keys else None
-    query_parts = parts(grad_queries, tiles.height)
-    key_parts = parts(grad_keys, tiles.width) if grad_keys is not None else None
+    query_parts = [part for lane in by_lane for part in parts(lane, tiles.height)]
+    key_parts: Sequence[Tensor] | None = None
     if tiles.symmetric:
         key_parts = query_parts
-    row_sides = side_parts(prepared(row_side, scale, shifted), tiles.height)
+    elif grad_keys is not None:
+        key_parts = parts(grad_keys, tiles.width)
+    row_sides = side_parts(prepared(row_side, scale, shifted), tiles.height) * tiles.lanes
     column_sides = row_sides if tiles.symmetric else None
     if column_side is not None:
         column_sides = side_parts(prepared(column_side, scale, shifted), tiles.width)
@@ -196,7 +218,7 @@ def backward(
         return do
 
     tiles.side_by_side(worker)
-    return grad_queries, grad_keys
+    return by_lane[0] if tiles.lanes == 1 else by_lane.sum(0), grad_keys
 
 
 def side_parts(side: Side, size: int) -> list[Side]:
