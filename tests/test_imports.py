@@ -65,7 +65,7 @@ BRINGS = {
     "numpy": {"threadpoolctl"},
     "jax": {"numpy"},
     "tensorflow": {"keras", "numpy"},
-    "torch": {"triton"},
+    "torch": {"threadpoolctl", "triton"},
 }
 KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
 KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}
