@@ -56,8 +56,13 @@ class Call(NamedTuple):
         """Whether any gradient is wanted."""
         return any(self.needs)
 
-    def rows(self, arrays: Sequence[Array]) -> tuple[Array, Array | None]:
-        """All rows, in float32 or wider, and their lengths if they became unit rows."""
+    def rows(self, arrays: Sequence[Array], sides: int = 1) -> tuple[Array, Array | None]:
+        """All rows, in float32 or wider, and their lengths if they became unit rows.
+
+        They are one side of the pairs, or two.
+        """
+        if len(arrays[0].shape) == 2:
+            self.ops.expect(arrays, sides)
         if self.normalize:
             unit: tuple[Array, Array] = self.ops.unit_rows(arrays)
             return unit

@@ -21,7 +21,7 @@ def info_nce(
 ) -> Closed:
     """The loss; `far_ids` are those of shared negatives, which all count if they have none."""
     ops = call.ops
-    rows, lengths = call.rows(arrays[:2])
+    rows, lengths = call.rows(arrays[:2], sides=2)
     query, key = ops.parts(rows, 2)
     scale = ops.inverse(temperature, rows)
     near, far, far_saved = call.pairs(pair_ids, pair_ids, symmetric), None, None

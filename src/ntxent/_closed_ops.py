@@ -32,6 +32,9 @@ class ClosedOps:
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
+    def expect(self, arrays: Sequence[Array], sides: int) -> None:
+        """Make ready for all pairs of these rows, which are one side of them or two."""
+
     def inverse(self, temperature: Any, like: Array) -> Any:
         """1/temperature: a float for a number, a 0-d array of `like`'s dtype for an array."""
         # A float is asked for first, as the abstract class of numbers takes longer.

@@ -23,12 +23,13 @@ def rounds(rows: int, columns: int, symmetric: bool, lanes: int = 1) -> Iterator
     In a round row + column is the same, mod the longer side. With lanes (`_workers.lanes`) the rows
     are those of the first lane, then those of the next; lane l has the columns l, l + lanes, ...
     """
-    longer, bands = max(rows, columns), rows // lanes
+    bands = rows // lanes
+    longer = max(bands, -(-columns // lanes))
     for turn in range(longer):
         for row in range(rows):
-            column = (turn - row) % longer
-            here = row <= column if symmetric else column % lanes == row // bands
-            if column < columns and here:
+            lane, band = divmod(row, bands)
+            column = lane + lanes * ((turn - band) % longer)
+            if column < columns and (row <= column or not symmetric):
                 yield row, column
 
 

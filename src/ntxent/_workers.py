@@ -1,4 +1,4 @@
-"""Tiles side by side: whole tiles go to one worker a core, and nothing inside a tile is parallel.
+"""Tiles side by side: each worker takes whole tiles, and nothing inside a tile is parallel.
 
 An operation on one tile takes some hundred microseconds. Shared among threads, each would begin
 and end with all of them waiting for the slowest, ten times a tile; and where other programs use the
@@ -23,7 +23,6 @@ Work = Callable[[int, int, int], None]
 
 AHEAD = 32  # tiles that may be passed over
 LEAST = 128  # rows of a tile; in a smaller one Python's part of the time shows
-CORES = os.cpu_count() or 1  # a number of the machine: both passes have the same lanes
 
 
 def tile_rows(rows: int, most: int, workers: int) -> int:
@@ -33,14 +32,14 @@ def tile_rows(rows: int, most: int, workers: int) -> int:
     return min(most, max(LEAST, -(-rows // (2 * workers))))
 
 
-def lanes(bands: int, columns: int) -> int:
-    """How many times each band of rows is there, so that each core finds one of its own.
+def lanes(bands: int, columns: int, workers: int) -> int:
+    """How many times each band of rows is there, so that each worker finds one of its own.
 
     Few queries against many keys are few bands, and tiles that share one go one after the other.
     So a band has lanes: a lane has columns of its own, its own sums and its own gradient, which are
     added up at the end.
     """
-    return max(1, min(CORES, columns) // bands)
+    return max(1, -(-min(workers, columns) // bands))
 
 
 class Turns:

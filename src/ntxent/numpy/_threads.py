@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ class Blas:
         """Nobody asks for one thread."""
         self.lock = threading.Lock()
         self.users = self.asked = 0
-        self.limit: Any = None
+        self.before: list[int] = []
 
     @cached_property
     def libraries(self) -> Any:
@@ -47,32 +47,49 @@ class Blas:
 
     def current(self) -> int:
         """As many as there are now."""
-        found = [library.num_threads for library in self.libraries.lib_controllers]
+        found = self.numbers()
         if hasattr(os, "sched_getaffinity"):
             return max(found, default=len(os.sched_getaffinity(0)))
         return max(found, default=os.cpu_count() or 1)
 
+    def numbers(self) -> list[int]:
+        """Of each library."""
+        return [library.num_threads for library in self.libraries.lib_controllers]
+
     @contextmanager
     def one_thread(self) -> Iterator[None]:
         """One for as long as anybody is here, then as many as before the first came."""
-        with self.lock:
-            if not self.users:
-                self.asked = self.current()
-                self.limit = self.libraries.limit(limits=1)
-            self.users += 1
+        came = False
         try:
+            with self.lock:
+                if not self.users:
+                    self.asked, self.before = self.current(), self.numbers()
+                self.users, came = self.users + 1, True
+                if self.users == 1:
+                    self.set([1] * len(self.before))
             yield
         finally:
-            with self.lock:
-                self.users -= 1
-                if not self.users:
-                    self.limit.restore_original_limits()
-                    self.limit = None
+            if came:
+                with self.lock:
+                    self.users -= 1
+                    if not self.users:
+                        self.set(self.before)
+
+    def set(self, numbers: Sequence[int]) -> None:
+        """Each library's number, by whichever thread asks.
+
+        Since threadpoolctl 3.8 the first to set OpenBLAS' alone can do so, as long as it lives.
+        """
+        for library, number in zip(self.libraries.lib_controllers, numbers, strict=True):
+            release = getattr(library, "clear_controlling_thread", lambda **_: None)
+            release(force=True)
+            library.set_num_threads(number)
+            release(force=True)
 
     def restore(self) -> None:
         """In a forked process, which has none of the threads that asked."""
-        if self.limit is not None:
-            self.limit.restore_original_limits()
+        if self.users:
+            self.set(self.before)
         self.begin()
 
 

@@ -51,7 +51,7 @@ class Pairs:
             for size in (rows, columns)
         )
         self.bands, across = -(-rows // self.height), -(-columns // self.width)
-        self.lanes = 1 if self.symmetric else _workers.lanes(self.bands, across)
+        self.lanes = 1 if self.symmetric else _workers.lanes(self.bands, across, threads)
         self.shape = self.bands * self.lanes, across, self.symmetric
         self.workers = min(threads, _grid.at_once(*self.shape))
         self.alone = self.shape[:2] == (1, 1)
@@ -168,7 +168,9 @@ class ShiftedSums(Sums):
         self.top[lane, where] = top
 
     def found(self) -> tuple[Array, Array]:
-        lse = np.logaddexp.reduce(np.log(self.total) + self.top)
+        top = self.top.max(0)
+        shift = np.where(top == -math.inf, 0, top)
+        lse = np.log(added(self.total * np.exp(self.top - shift))) + top
         return lse, lse
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ntxent._closed import Closed
 from ntxent.torch._implementations import Choice
-from ntxent.torch._threads import calm
+from ntxent.torch._threads import LOCAL, hush, unhush
 
 Loss = Callable[[Any, Sequence[Any], Any, Any], Any]
 
@@ -25,7 +24,6 @@ class Step(NamedTuple):
     choice: Choice
     grad_enabled: bool
     at_once: bool  # not where other processes have to see the upstream
-    shared: bool  # whether tiles go to several workers
 
 
 class ClosedForm(torch.autograd.Function):
@@ -46,7 +44,7 @@ class ClosedForm(torch.autograd.Function):
         if found.pullback is None:
             return value
         by_number = not isinstance(temperature, Tensor)
-        ctx.loss, ctx.ops, ctx.shared = step.loss, step.ops, step.shared
+        ctx.loss, ctx.ops, ctx.hushed = step.loss, step.ops, LOCAL.asked > 0
         ctx.pullback, ctx.counts = None, (1, *found.counts)
         ctx.temperature = temperature if by_number else None
         inputs = arrays if by_number else (temperature, *arrays)
@@ -69,12 +67,16 @@ class ClosedForm(torch.autograd.Function):
         held, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *_graph_of_gradients(ctx, held, g)
-        with calm() if ctx.shared else nullcontext():
+        if ctx.hushed:
+            hush()
+        try:
             if ctx.pullback is None:
                 grads = _apart(ctx, kept, g)
             else:
                 with torch.autocast(g.device.type, enabled=False):
                     grads = _apart(ctx, ctx.pullback(_put_back(ctx.saved, kept), g))
+        finally:
+            unhush()
         return (None, *grads)
 
 

@@ -15,6 +15,10 @@ from ntxent._closed_ops import ClosedOps
 from ntxent.torch import _operators
 from ntxent.torch._class_sums import class_sums
 from ntxent.torch._pair_logsumexp import closed_pairs, pair_logsumexp
+from ntxent.torch._threads import hush, most_workers
+from ntxent.torch._tiled import TILE
+
+HUSHED = 2**23  # numbers, times workers; on two cores rows of d = 128 up to n = 32768
 
 # A positive is a few n-vectors of work, and the error of its float32 sum, divided by tau, would be
 # the largest error of the loss (docs/numerics.md): dots and all row losses are in float64.
@@ -30,6 +34,15 @@ class FormulaOps(ClosedOps):
 
     def cast(self, array: Tensor, dtype: torch.dtype) -> Tensor:
         return array if array.dtype == dtype else array.type(dtype)  # half a microsecond below `to`
+
+    def expect(self, arrays: Sequence[Tensor], sides: int) -> None:
+        rows, first = sum(x.shape[0] for x in arrays), arrays[0]
+        if rows // sides <= TILE:
+            return
+        workers = most_workers(first)
+        # One thread takes some 15 ns for each of n d numbers, in a step of n^2 d / workers.
+        if workers > 1 and rows * first.shape[1] * workers <= HUSHED:
+            hush()
 
     def count(self, rows: Tensor) -> int:
         return rows.shape[0]  # len() of it would be a constant to torch.export

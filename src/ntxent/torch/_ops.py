@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +10,11 @@ from torch import Tensor
 
 from ntxent._closed import Closed
 from ntxent._words import Lines
-from ntxent.torch import _devices, _tiled, _transforms
+from ntxent.torch import _devices, _threads, _transforms
 from ntxent.torch._closed_form import ClosedForm, Loss, Step
 from ntxent.torch._float32_ops import FLOAT32
 from ntxent.torch._formula_ops import FormulaOps
 from ntxent.torch._implementations import IMPLEMENTATIONS, Choice, default_for
-from ntxent.torch._threads import calm
 
 
 class TorchOps(FormulaOps):
@@ -119,10 +117,11 @@ def evaluated(
         value = loss(ops, arrays, temperature, choice)
     else:
         at_once = across is None  # where others' upstream is needed, it isn't there yet
-        shared = _tiled.are_shared(arrays)
-        step = Step(loss, closed, ops, choice, torch.is_grad_enabled(), at_once, shared)
-        with calm() if shared else nullcontext():
+        step = Step(loss, closed, ops, choice, torch.is_grad_enabled(), at_once)
+        try:
             value = ClosedForm.apply(step, temperature, *arrays)
+        finally:
+            _threads.unhush()
     return value
 
 

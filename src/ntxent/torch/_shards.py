@@ -21,7 +21,7 @@ from torch import Tensor
 from ntxent._pairs import Side
 from ntxent.torch._implementations import Implementation, divides_by_sums, serving
 from ntxent.torch._processes import Processes
-from ntxent.torch._tile import Found, Pairs
+from ntxent.torch._tile import Found, Pairs, log
 
 STRIP = 4096  # rows of the gradient that are made at a time, so as not to have all of it twice
 
@@ -71,7 +71,7 @@ def log_sum_exp(pairs: Pairs, across: Processes, name: str | None) -> Found:
         found = serving(block, name).forward(block, keep=False)[0]
         part = found.lse.double()
         if divides_by_sums(block, name):
-            part = found.divisor.double().log().masked_fill(part == -math.inf, -math.inf)
+            part = log(found.divisor.double()).masked_fill(part == -math.inf, -math.inf)
         lse = torch.logaddexp(lse, part)
     return Found(lse.to(pairs.queries.dtype), lse.masked_fill(lse == -math.inf, math.inf))
 

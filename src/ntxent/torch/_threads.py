@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,34 +20,53 @@ def most_workers(rows: Tensor) -> int:
     """As many as the caller has threads; one on a GPU, or where a mode must see all operations."""
     if rows.device.type != "cpu" or torch._C._len_torch_dispatch_stack() > 0:
         return 1
-    return getattr(LOCAL, "asked", 0) or torch.get_num_threads()
+    return LOCAL.asked or torch.get_num_threads()
 
 
-@contextmanager
-def calm() -> Iterator[None]:
-    """Operations of the calling thread share few threads, but for tiles side by side.
+class Local(threading.local):
+    """What is a thread's own."""
 
-    OpenMP's threads spin for six milliseconds after an operation that they shared, on the cores
-    that the workers want: on two of them InfoNCE at N = 1024 took 18 ms in place of 13, and beside
-    two busy processes NT-Xent at N = 512 took 170 in place of 16. An eighth of the cores do what is
-    O(n d) well enough. The number is each thread's own, so nobody else notices.
+    asked = 0  # the threads that the user asked for, while it is hushed
+
+
+LOCAL = Local()
+
+
+def hush() -> None:
+    """From here to `unhush` the calling thread's operations have no other threads.
+
+    OpenMP's spin for six milliseconds after an operation that they shared, on the cores that the
+    workers want (docs/adr/0014-tiles-side-by-side.md). Its number of threads is each thread's own,
+    so nobody else notices.
     """
-    before = getattr(LOCAL, "asked", 0)
-    LOCAL.asked = before or torch.get_num_threads()
-    try:
-        with openmp().limit(limits=max(1, LOCAL.asked // 8)):
-            yield
-    finally:
-        LOCAL.asked = before
+    if not LOCAL.asked:
+        LOCAL.asked = torch.get_num_threads()
+        set_openmp(1)
+
+
+def unhush() -> None:
+    """As many threads as before, if it was hushed."""
+    if LOCAL.asked:
+        set_openmp(LOCAL.asked)
+        LOCAL.asked = 0
+
+
+def set_openmp(threads: int) -> None:
+    """PyTorch's own number is left alone, which threads to come would have too."""
+    for library in openmp():
+        library.set_num_threads(threads)
 
 
 @cache
-def openmp() -> Any:
-    """PyTorch's OpenMP, or all if it isn't among them; looked for once, as that takes a while."""
-    every = ThreadpoolController().select(user_api="openmp")
-    paths = [library.filepath for library in every.lib_controllers]
-    own = [path for path in paths if "torch" in path]
-    return every.select(filepath=own) if own else every
+def openmp() -> list[Any]:
+    """The OpenMP that PyTorch brings; looked for once, as that takes a while."""
+    try:
+        every = ThreadpoolController().select(user_api="openmp").lib_controllers
+    except RuntimeWarning:  # that there are two which don't go together, if warnings are errors
+        return []
+    own = Path(torch.__file__).parent
+    # That of Microsoft's compiler has one number for the whole process.
+    return [x for x in every if own in Path(x.filepath).parents and x.prefix != "vcomp"]
 
 
 def side_by_side(
@@ -80,5 +99,4 @@ def one_thread() -> None:
         last.join()
 
 
-LOCAL = threading.local()  # `asked`: the threads that the user asked for, while it is calm
 POOL = _workers.Pool(one_thread)

@@ -71,6 +71,12 @@ def filled_(
     return tile if shifted else tile.exp2_()
 
 
+def log(sums: Tensor) -> Tensor:
+    """The logarithm, not by MKL, whose threads would spin on the workers' cores for 6 ms."""
+    found: Tensor = torch.xlogy(1.0, sums)
+    return found
+
+
 def found(lse: Tensor, sums: Tensor | None, empties: bool) -> Found:
     """The divisor is the sum, or the log-sum-exp if there is none.
 

@@ -20,7 +20,7 @@ from ntxent._pairs import Side
 from ntxent._workers import Work, lanes, tile_rows
 from ntxent.torch._exclusion import exclusion
 from ntxent.torch._threads import most_workers, side_by_side
-from ntxent.torch._tile import Found, Pairs, filled_, found, prepared, weights
+from ntxent.torch._tile import LOG2E, Found, Pairs, filled_, found, log, prepared, weights
 
 # 2 cores, float32, d=128, N=4096, forward + backward: tiles of 256, 512 and 1024 take 300, 290 and
 # 289 ms recomputed, 291, 237 and 233 ms kept; a larger tile costs its square in memory.
@@ -41,8 +41,7 @@ class Tiles:
         self.height, self.width = kept[0].shape if kept else self.tile_sizes(workers)
         bands = parts(queries, self.height)
         self.key_tiles = bands if self.symmetric else parts(keys, self.width)
-        one = self.symmetric or queries.device.type != "cpu"
-        self.lanes = 1 if one else lanes(len(bands), len(self.key_tiles))
+        self.lanes = 1 if self.symmetric else lanes(len(bands), len(self.key_tiles), workers)
         self.bands, self.query_tiles = len(bands), bands * self.lanes
         self.shape = len(self.query_tiles), len(self.key_tiles), self.symmetric
         self.workers = min(workers, _grid.at_once(*self.shape))
@@ -68,8 +67,14 @@ class Tiles:
         queries, keys = self.query_tiles[row], self.key_tiles[column]
         shape = queries.shape[0], keys.shape[0]
         tile = queries.new_empty(shape) if buffer is None else cut(buffer, shape)
-        place = row % self.bands, column
-        return filled_(tile, queries, keys, self.scale, self.shifted, self.excluded, *place)
+        band = row % self.bands
+        return filled_(tile, queries, keys, self.scale, self.shifted, self.excluded, band, column)
+
+    def place(self, row: int, column: int) -> int:
+        """The tile's number, by which it is kept: the same however many workers and lanes."""
+        if self.symmetric:
+            return column * (column + 1) // 2 + row
+        return column * self.bands + row % self.bands
 
     def new_buffer(self) -> Tensor:
         """Memory for the largest tile."""
@@ -82,11 +87,6 @@ class Tiles:
     def most_kept(self) -> int:
         """How many tiles may be kept."""
         return KEEP_BYTES // (self.height * self.width * self.queries.element_size())
-
-
-def are_shared(arrays: Sequence[Tensor]) -> bool:
-    """Whether tiles of these rows go to several workers."""
-    return sum(x.shape[0] for x in arrays) > TILE and most_workers(arrays[0]) > 1
 
 
 def parts(array: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -136,14 +136,13 @@ class ShiftedSums(Sums):
         self.parts[part], self.tops[part] = found, top
 
     def found(self, empties: bool, lanes: int = 1) -> Found:
-        lse = log(joined(self.parts)).add_(joined(self.tops))
-        return found(lse if lanes == 1 else lse.view(lanes, -1).logsumexp(0), None, empties)
-
-
-def log(sums: Tensor) -> Tensor:
-    """The logarithm, not by MKL, whose threads would spin on the workers' cores for 6 ms."""
-    found: Tensor = torch.xlogy(1.0, sums)
-    return found
+        total, top = joined(self.parts), joined(self.tops)
+        if lanes > 1:
+            total, tops = total.view(lanes, -1), top.view(lanes, -1)
+            top = tops.amax(0)
+            shift = top.masked_fill(top == -math.inf, 0)
+            total = (total * ((tops - shift) * LOG2E).exp2_()).sum(0)
+        return found(log(total).add_(top), None, empties)
 
 
 def joined(parts: Sequence[Tensor | None]) -> Tensor:
@@ -164,7 +163,8 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
     def worker() -> Work:
         buffer = tiles.new_buffer()
 
-        def do(number: int, row: int, column: int) -> None:
+        def do(_: int, row: int, column: int) -> None:
+            number = tiles.place(row, column)
             keeps = number < most_kept
             values = tiles.fill(row, column, None if keeps else buffer)
             if keeps:
@@ -207,7 +207,8 @@ def backward(
     def worker() -> Work:
         buffer, other = tiles.new_buffer(), tiles.new_buffer()
 
-        def do(number: int, row: int, column: int) -> None:
+        def do(_: int, row: int, column: int) -> None:
+            number = tiles.place(row, column)
             values = kept[number] if number < len(kept) else tiles.fill(row, column, other)
             above = None if column_sides is None else column_sides[column]
             weight = weights(values, row_sides[row], above, shifted, cut(buffer, values.shape))
