@@ -226,7 +226,7 @@ if child == 0:
         torch.set_num_threads(1)
     same = all(np.allclose(x, y, 1e-5, 1e-9) for x, y in zip(step(batch()), right))
     done = []
-    work = lambda number, row, column: done.append(number)
+    work = lambda *tile: done.append(tile)
     _workers.side_by_side(POOL, 2, _grid.rounds(8, 8, True), True, lambda: work)
     os._exit(0 if same and len(done) == 36 else 1)
 print(os.waitpid(child, 0)[1], flush=True)

@@ -49,18 +49,18 @@ def assert_in_order(
 ) -> None:
     """Each band is added to in the order of the list, by one worker at a time."""
     chance = random.Random(0)
-    added: dict[Any, list[int]] = defaultdict(list)
+    added: dict[Any, list[Any]] = defaultdict(list)
     held: dict[Any, threading.Lock] = defaultdict(threading.Lock)
     makers = []
 
     def worker() -> _workers.Work:
         makers.append(threading.current_thread())
 
-        def do(number: int, row: int, column: int) -> None:
+        def do(row: int, column: int) -> None:
             bands = bands_of(row, column, symmetric)
             for band in bands:
                 assert held[band].acquire(blocking=False)
-                added[band].append(number)
+                added[band].append((row, column))
             time.sleep(chance.random() / 500)
             for band in bands:
                 held[band].release()
@@ -69,9 +69,9 @@ def assert_in_order(
 
     _workers.side_by_side(pool, workers, tiles, symmetric, worker)
     listed = defaultdict(list)
-    for number, tile in enumerate(tiles):
+    for tile in tiles:
         for band in bands_of(*tile, symmetric):
-            listed[band].append(number)
+            listed[band].append(tile)
     assert added == listed
     assert len(set(makers)) == len(makers) <= workers  # buffers are made once a thread
 
@@ -115,12 +115,12 @@ class Taking:
 
 def test_a_tile_whose_turn_has_not_come_is_passed_over() -> None:
     turns = _workers.Turns([(0, 0), (0, 1), (2, 2)], True)
-    assert Taking(turns).tile() == (0, 0, 0)
-    assert Taking(turns).tile() == (2, 2, 2)
+    assert Taking(turns).tile() == (0, 0)
+    assert Taking(turns).tile() == (2, 2)
     last = Taking(turns)
     assert last.waits()
     turns.give_back(0, 0)
-    assert last.tile() == (1, 0, 1)
+    assert last.tile() == (0, 1)
     assert Taking(turns).tile() is None
     assert (turns.ended, turns.running) == (True, 2)
 
@@ -129,31 +129,31 @@ def test_no_more_tiles_are_passed_over_than_may_be() -> None:
     """One further on waits too, though nothing is in its way."""
     ahead, free = _workers.AHEAD, (_workers.AHEAD + 1,) * 2
     turns = _workers.Turns([*((0, column) for column in range(ahead + 1)), free], True)
-    assert Taking(turns).tile() == (0, 0, 0)
+    assert Taking(turns).tile() == (0, 0)
     second = Taking(turns)
     assert second.waits()
     turns.give_back(0, 0)
-    assert second.tile() == (1, 0, 1)
-    assert Taking(turns).tile() == (ahead + 1, *free)  # there is room again
+    assert second.tile() == (0, 1)
+    assert Taking(turns).tile() == free  # there is room again
 
 
 def test_a_failure_in_a_worker_is_the_callers(pool: Any) -> None:
     def worker() -> _workers.Work:
-        def do(number: int, row: int, column: int) -> None:
-            if number == 3:
-                msg = "tile 3"
+        def do(row: int, column: int) -> None:
+            if (row, column) == (1, 2):
+                msg = "tile (1, 2)"
                 raise ZeroDivisionError(msg)
 
         return do
 
     tiles = list(_grid.rounds(8, 8, True))
     for _ in range(3):  # and the pool serves on
-        with pytest.raises(ZeroDivisionError, match="tile 3"):
+        with pytest.raises(ZeroDivisionError, match=r"tile \(1, 2\)"):
             _workers.side_by_side(pool, 2, tiles, True, worker)
-    done: list[int] = []
-    work = lambda number, row, column: done.append(number)  # noqa: E731
+    done: list[Any] = []
+    work = lambda *tile: done.append(tile)  # noqa: E731
     _workers.side_by_side(pool, 2, tiles, True, lambda: work)
-    assert sorted(done) == list(range(len(tiles)))
+    assert sorted(done) == sorted(tiles)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ def test_where_no_thread_can_be_started_the_caller_does_the_tiles(monkeypatch: A
 
     pool = _workers.Pool(lambda: None)
     monkeypatch.setattr(threading.Thread, "start", start)
-    done: list[int] = []
+    done: list[Any] = []
     _workers.side_by_side(
-        pool, 2, _grid.rounds(8, 8, True), True, lambda: lambda number, *_: done.append(number)
+        pool, 2, _grid.rounds(8, 8, True), True, lambda: lambda *tile: done.append(tile)
     )
-    assert done == list(range(36))
+    assert done == list(_grid.rounds(8, 8, True))
     assert not pool.passes
     with pytest.raises(ZeroDivisionError):
         _workers.side_by_side(

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from queue import SimpleQueue
 
-Tile = tuple[int, int, int]  # its number, its row and its column
-Work = Callable[[int, int, int], None]
+Tile = tuple[int, int]  # its row and its column
+Work = Callable[[int, int], None]
 
 AHEAD = 32  # tiles that may be passed over
 LEAST = 128  # rows of a tile; in a smaller one Python's part of the time shows
@@ -50,8 +50,8 @@ class Turns:
     other rows, as the worker that it waits for may be one that the system isn't running.
     """
 
-    def __init__(self, tiles: Iterable[tuple[int, int]], symmetric: bool) -> None:
-        self.tiles, self.symmetric = enumerate(tiles), symmetric
+    def __init__(self, tiles: Iterable[Tile], symmetric: bool) -> None:
+        self.tiles, self.symmetric = iter(tiles), symmetric
         lock = threading.Lock()
         self.changed, self.over = threading.Condition(lock), threading.Condition(lock)
         self.passed_over: list[tuple[Tile, dict[int, int]]] = []  # with its turn in each band
@@ -74,7 +74,7 @@ class Turns:
                 self.stop()
                 self.ended = True
             finally:
-                self.give_back(*tile[1:])
+                self.give_back(*tile)
 
     def take(self) -> Tile | None:
         """The next tile whose turn has come, or nothing if there are no more or it was stopped."""
@@ -98,12 +98,11 @@ class Turns:
                 del self.passed_over[place]
                 return tile
         while len(self.passed_over) < AHEAD and (listed := next(self.tiles, None)) is not None:
-            number, (row, column) = listed
-            turns = {band: self.listed[band] for band in self.bands(row, column)}
+            turns = {band: self.listed[band] for band in self.bands(*listed)}
             self.listed.update(turns.keys())
             if self.have_come(turns):
-                return number, row, column
-            self.passed_over.append(((number, row, column), turns))
+                return listed
+            self.passed_over.append((listed, turns))
         return None
 
     def have_come(self, turns: dict[int, int]) -> bool:
@@ -225,7 +224,7 @@ class Pool:
 def side_by_side(
     pool: Pool,
     workers: int,
-    tiles: Iterable[tuple[int, int]],
+    tiles: Iterable[Tile],
     symmetric: bool,
     worker: Callable[[], Work],
 ) -> None:
@@ -234,5 +233,5 @@ def side_by_side(
         pool.run(Turns(tiles, symmetric), worker, workers)
         return
     do = worker()
-    for number, (row, column) in enumerate(tiles):
-        do(number, row, column)
+    for tile in tiles:
+        do(*tile)

@@ -63,7 +63,7 @@ class Pairs:
             worker()(0, *self.place(0, 0))
             return
 
-        def work(do: Do, _: int, row: int, column: int) -> None:
+        def work(do: Do, row: int, column: int) -> None:
             do(row // self.bands, *self.place(row, column))
 
         tiles = _grid.rounds(*self.shape, self.lanes)

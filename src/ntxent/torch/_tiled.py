@@ -163,7 +163,7 @@ def forward(pairs: Pairs, *, keep: bool) -> tuple[Found, Found | None, list[Tens
     def worker() -> Work:
         buffer = tiles.new_buffer()
 
-        def do(_: int, row: int, column: int) -> None:
+        def do(row: int, column: int) -> None:
             number = tiles.place(row, column)
             keeps = number < most_kept
             values = tiles.fill(row, column, None if keeps else buffer)
@@ -207,7 +207,7 @@ def backward(
     def worker() -> Work:
         buffer, other = tiles.new_buffer(), tiles.new_buffer()
 
-        def do(_: int, row: int, column: int) -> None:
+        def do(row: int, column: int) -> None:
             number = tiles.place(row, column)
             values = kept[number] if number < len(kept) else tiles.fill(row, column, other)
             above = None if column_sides is None else column_sides[column]
