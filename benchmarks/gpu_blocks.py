@@ -3,8 +3,9 @@
 python -m benchmarks.gpu_blocks                         every product, d = 128 and 512
 python -m benchmarks.gpu_blocks --products half --dims 128
 
-The short lists of `src/ntxent/torch/_triton_lists.py` are chosen from what it prints: the fastest
-cuts of NT-Xent's two kernels at so many rows, in milliseconds, and what each of the list takes.
+The short lists of `src/ntxent/torch/_kernels/block_lists.py` are chosen from what it prints: the
+fastest cuts of NT-Xent's two kernels at so many rows, in milliseconds, and what each of the list
+takes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from multiprocessing import get_context
 import torch
 import triton.testing
 
-from ntxent._pairs import Side
-from ntxent.torch import _triton
-from ntxent.torch._tile import Pairs
-from ntxent.torch._triton_blocks import candidates
-from ntxent.torch._triton_lists import Blocks, whole
+from ntxent._pairs.sides import Side
+from ntxent.torch._kernels import launch
+from ntxent.torch._kernels.block_lists import Blocks, whole
+from ntxent.torch._kernels.blocks import candidates
+from ntxent.torch._pairs.tile import Pairs
 
 SHOWN = 6
 
@@ -52,16 +53,16 @@ def run(
 ) -> Callable[[], object]:
     """A launch of a kernel, to be called again."""
     torch.set_float32_matmul_precision("highest" if product == "float32" else "high")
-    _triton.choose = lambda *_: blocks
+    launch.choose = lambda *_: blocks
     dtype = torch.bfloat16 if product == "half" else torch.float32
     values = torch.nn.functional.normalize(torch.randn(rows, dim, device=device)).to(dtype)
     pairs = Pairs(values, None, 10.0, (rows // 2, None), True, False)
-    own, _ = _triton.both(pairs)
+    own, _ = launch.both(pairs)
     if kernel == "forward":
-        return lambda: _triton.log_sum_exp(pairs, own, own)
+        return lambda: launch.log_sum_exp(pairs, own, own)
     upstream, lse = (torch.full((rows,), x, device=device) for x in (1.0 / rows, 10.0))
-    gain, side, _ = _triton.with_headroom(pairs, Side(upstream, lse), None)
-    return lambda: _triton.gradient(pairs, own, side, own, side, gain)
+    gain, side, _ = launch.with_headroom(pairs, Side(upstream, lse), None)
+    return lambda: launch.gradient(pairs, own, side, own, side, gain)
 
 
 def compiled(product: str, kernel: str, dim: int, blocks: Blocks) -> str:

@@ -39,11 +39,11 @@ class Predicted(NamedTuple):
 
 def predicted(rows: int, dim: int, processes: int, exchange: str) -> Predicted:
     """A row is d floats and an id of 8 bytes; backward, 12 more. Each shard goes round."""
-    from ntxent.torch import _processes
+    from ntxent.torch._processes import group
 
     shard = rows / processes
     forward, backward = 4 * dim + 8, 4 * dim + 20
-    piece = min(shard * backward, _processes.PIECE_BYTES)
+    piece = min(shard * backward, group.PIECE_BYTES)
     return Predicted(
         sent=(processes - 1) * shard * (forward + backward) / MIB,
         exchanged=(rows * backward if exchange == "gather" else 2 * piece) / MIB,

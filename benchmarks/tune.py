@@ -3,7 +3,7 @@
 python -m benchmarks.tune [--backend jax] [--write]
 
 The choices take turns in one run as forms do; `--write` puts the table into docs/performance.md.
-The constants that ship stand in `src/ntxent/<backend>/_tiled.py`.
+The constants that ship stand in `src/ntxent/<backend>/_pairs/tiled.py`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def table(library: str, sizes: Sequence[int]) -> str:
 def choices(library: str) -> list[tuple[dict[str, int], bool]]:
     """Those that differ from what ships in one constant at most, and whether they are it."""
     _, given = CHOICES[library]
-    tiled = import_module(f"ntxent.{library}._tiled")
+    tiled = import_module(f"ntxent.{library}._pairs.tiled")
     shipped = {name: getattr(tiled, name) for name in given}
     values = [sorted({*tried, shipped[name]}) for name, tried in given.items()]
     found = [dict(zip(given, choice, strict=True)) for choice in product(*values)]

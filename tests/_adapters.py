@@ -23,9 +23,10 @@ class NumpyAdapter:
         import ntxent.numpy as module
 
         self.module, self.device = module, device
-        from ntxent.numpy import _ops, _tiled
+        from ntxent.numpy._operations.backend import OPS
+        from ntxent.numpy._pairs import tiled
 
-        self.ops, self.tiled = _ops.OPS, _tiled
+        self.ops, self.tiled = OPS, tiled
 
     @staticmethod
     def installed() -> bool:
@@ -68,9 +69,10 @@ class TorchAdapter:
         import torch
 
         import ntxent.torch as module
-        from ntxent.torch import _ops, _tiled
+        from ntxent.torch._operations.backend import OPS
+        from ntxent.torch._pairs import tiled
 
-        self.torch, self.module, self.ops, self.tiled = torch, module, _ops.OPS, _tiled
+        self.torch, self.module, self.ops, self.tiled = torch, module, OPS, tiled
         self.device = "cuda" if device == "gpu" else "cpu"
 
     @staticmethod
@@ -122,9 +124,10 @@ class JaxAdapter:
         import jax
 
         import ntxent.jax as module
-        from ntxent.jax import _ops, _tiled
+        from ntxent.jax._operations.backend import OPS
+        from ntxent.jax._pairs import tiled
 
-        self.jax, self.module, self.ops, self.tiled = jax, module, _ops.OPS, _tiled
+        self.jax, self.module, self.ops, self.tiled = jax, module, OPS, tiled
         self.device = jax.devices(device)[0]
         self.made: dict[Any, Any] = {}  # by the keys of grids
 
@@ -186,9 +189,10 @@ class TensorflowAdapter:
         import tensorflow as tf
 
         import ntxent.tensorflow as module
-        from ntxent.tensorflow import _ops, _tiled
+        from ntxent.tensorflow._operations.backend import OPS
+        from ntxent.tensorflow._pairs import tiled
 
-        self.tf, self.module, self.ops, self.tiled = tf, module, _ops.OPS, _tiled
+        self.tf, self.module, self.ops, self.tiled = tf, module, OPS, tiled
         self.device = f"/{device.upper()}:0"
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from _cases import GEOMETRIES, Array, Case, make_views
-from ntxent import _loops, reference
+from ntxent import _plain_loops, reference
 
 TEMPERATURES = (0.001, 0.05, 1.0)
 
@@ -109,7 +109,7 @@ def truth(
     temperature = float(np.dtype(dtype).type(case.temperature))
     rows = np.array(reference.losses(terms, flat, temperature, normalize=True))
     counted = {i: own for i, own in terms.items() if own}
-    gradients, by_temperature = _loops.gradients_of(
+    gradients, by_temperature = _plain_loops.gradients_of(
         reference.weighted(counted), flat, temperature, normalize=True
     )
     lengths = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ntxent._closed import Closed
+from ntxent._closed_form.losses import Closed
 
 
 def log_sum_exp(
@@ -25,7 +25,7 @@ def log_sum_exp(
 def closed(
     ids: Any, options: Any, ops: Any, arrays: Any, scale: Any, implementation: Any, needs: Any
 ) -> Closed:
-    """In closed form, as `ntxent._closed` has it."""
+    """In closed form, as `ntxent._closed_form` has it."""
 
     def keys_of(arrays: Any) -> Any:
         """None are the queries, unless the columns have log-sum-exps of their own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ntxent.torch._triton_scores import mixed
+from ntxent.torch._kernels.scores import mixed
 
 
 @triton.jit

@@ -24,7 +24,7 @@ def arithmetic(backend: Any, dtype: str, implementation: str) -> str:
     """Whose line of the table holds."""
     if (dtype, implementation, backend.device) != ("float32", "triton", "cuda"):
         return dtype
-    from ntxent.torch._triton_lists import generation
+    from ntxent.torch._kernels.block_lists import generation
 
     newer = generation(backend.torch.cuda.get_device_capability()) == (9, 0)
     return "float32, matrix units" if newer else dtype

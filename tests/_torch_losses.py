@@ -22,12 +22,12 @@ IMPLEMENTATIONS = ("dense", "tiled", "tiles of 4", "tiles of 4, kept")
 
 def chosen(name: str, monkeypatch: Any) -> str:
     """The `implementation` to ask for, with tiles that the batches here have several of."""
-    from ntxent.torch import _tiled
+    from ntxent.torch._pairs import tiled
 
     if not name.startswith("tiles"):
         return name
-    monkeypatch.setattr(_tiled, "TILE", 4)
-    monkeypatch.setattr(_tiled, "KEEP_BYTES", 2 * 4 * 4 * 8 if name.endswith("kept") else 0)
+    monkeypatch.setattr(tiled, "TILE", 4)
+    monkeypatch.setattr(tiled, "KEEP_BYTES", 2 * 4 * 4 * 8 if name.endswith("kept") else 0)
     return "tiled"
 
 

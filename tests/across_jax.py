@@ -3,7 +3,7 @@
 `--write` puts them into docs/scaling.md.
 
 The devices are virtual ones of the CPU. In float64 and relative to one process that holds the whole
-batch; the bounds are those of `_shards`.
+batch; the bounds are those of `tests/_shards.py`.
 """
 
 from __future__ import annotations

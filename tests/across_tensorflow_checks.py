@@ -93,9 +93,9 @@ def check_second_derivatives() -> None:
 
 def check_shifted_scores() -> None:
     """Where no exponential fits the dtype, and where the tiles of many rows are compiled."""
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
-    _tiled.TILE, _tiled.ALONE = 4, 8
+    tiled.TILE, tiled.ALONE = 4, 8
     given = *views(), views()[0] + 1  # with a queue
 
     def slope(*inputs: Any, tau: float, **more: Any) -> Any:
@@ -103,7 +103,7 @@ def check_shifted_scores() -> None:
         return gradients(inputs, loss, **more)
 
     for tau, compiled_rows in product((0.001, 0.1), (2048, 2)):
-        _tiled.COMPILED_ROWS = compiled_rows
+        tiled.COMPILED_ROWS = compiled_rows
         for whole, parts in zip(*whole_and_shards(partial(slope, tau=tau), *given), strict=True):
             assert_near(parts / len(SIZES), whole)
 

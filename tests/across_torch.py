@@ -14,7 +14,7 @@ import torch
 
 import _shards
 from ntxent import torch as losses
-from ntxent.torch import _processes
+from ntxent.torch._processes import group as exchanges
 
 STRATEGIES = (("tiled", "gather"), ("tiled", "ring"), ("dense", "gather"))
 
@@ -43,7 +43,7 @@ def every_case(rank: int, sizes: tuple[int, ...]) -> dict[Any, Any]:
 
 def nothing_but_float32(rank: int, sizes: tuple[int, ...], exchange: str) -> Any:
     """Loss and gradients in float32, as most users have it; shards go in several pieces."""
-    _processes.PIECE_BYTES = 4096
+    exchanges.PIECE_BYTES = 4096
     z1, z2 = rows(rank, sizes[rank])
     loss = losses.nt_xent(z1, z2, temperature=0.1, group=True, exchange=exchange)
     loss.backward()
@@ -124,7 +124,7 @@ def autocast(rank: int, sizes: tuple[int, ...]) -> Any:
 
 
 def subgroup(rank: int, sizes: tuple[int, ...]) -> Any:
-    """Processes 0 and 2 share a batch; process 1 isn't in their group."""
+    """Group 0 and 2 share a batch; process 1 isn't in their group."""
     group = torch.distributed.new_group([0, 2])
     if rank == 1:
         return error_of(lambda: losses.nt_xent(*rows(rank, 3), group=group))
@@ -271,10 +271,10 @@ def largest(rank: int) -> list[int]:
     Of 256 rows of 128 a process; below the operator, where the counter can look.
     """
     from _largest import largest_tensor
-    from ntxent._pairs import Side
-    from ntxent.torch._processes import Processes
-    from ntxent.torch._shards import Shards
-    from ntxent.torch._tile import Pairs
+    from ntxent._pairs.sides import Side
+    from ntxent.torch._pairs.tile import Pairs
+    from ntxent.torch._processes.across import Processes
+    from ntxent.torch._processes.shards import Shards
 
     torch.manual_seed(rank)
     rows = torch.nn.functional.normalize(torch.randn(256, 128))

@@ -10,7 +10,7 @@ import torch
 
 from across_torch import error_of, rows
 from ntxent import torch as losses
-from ntxent.torch import _processes
+from ntxent.torch._processes import group
 
 FAULTS = ("d", "dtype", "requires_grad", "option", "temperature", "exchange", "grad mode")
 FAULTS += ("the last of many", "shape", "not a tensor", "empty", "no such exchange", "overflow")
@@ -76,8 +76,8 @@ def dies(rank: int) -> str:
 def dies_at_work(rank: int) -> str:
     """Process 1 ends where it has begun to exchange rows."""
     if rank == 1:
-        whole = _processes.exchanged
-        _processes.exchanged = lambda *messages: (whole(*messages), os._exit(1))
+        whole = group.exchanged
+        group.exchanged = lambda *messages: (whole(*messages), os._exit(1))
     return error_of(lambda: losses.nt_xent(*rows(rank, 5), group=True, exchange="ring"))
 
 

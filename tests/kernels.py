@@ -29,10 +29,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ntxent.torch._triton_backward import backward
-from ntxent.torch._triton_blocks import candidates, precision
-from ntxent.torch._triton_forward import forward
-from ntxent.torch._triton_lists import Blocks, whole
+from ntxent.torch._kernels.backward import backward
+from ntxent.torch._kernels.block_lists import Blocks, whole
+from ntxent.torch._kernels.blocks import candidates, precision
+from ntxent.torch._kernels.forward import forward
 
 KERNELS = {"forward": forward, "backward": backward}
 DTYPES = {"float32": ("fp32", "float32"), "TF32": ("fp32", "tf32"), "bfloat16": ("bf16", "half")}

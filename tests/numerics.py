@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from ntxent import reference
-from ntxent.torch import _pair_logsumexp, nt_xent
+from ntxent.torch import nt_xent
+from ntxent.torch._pairs import logsumexp
 
 PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
 START, END = "<!-- {}:start -->", "<!-- {}:end -->"
@@ -82,14 +83,14 @@ def lowered(bits: int, temperature: float, noise: float) -> list[str]:
     rng = np.random.default_rng(0)
     first, second = rng.standard_normal((2, 512, 128))
     views = [torch.tensor(x, requires_grad=True) for x in (first, first + noise * second)]
-    dense, rounded = _pair_logsumexp.dense, rounded_to(bits)
+    dense, rounded = logsumexp.dense, rounded_to(bits)
 
     def low(queries: torch.Tensor, keys: torch.Tensor | None, *rest: Any) -> torch.Tensor:
         return dense(rounded(queries), None if keys is None else rounded(keys), *rest)
 
     found = []
     for form in (dense, low):
-        with mock.patch.object(_pair_logsumexp, "dense", form):
+        with mock.patch.object(logsumexp, "dense", form):
             loss = nt_xent(*views, temperature=temperature, implementation="dense")
         found.append((loss.item(), torch.cat(torch.autograd.grad(loss, views))))
     (truth, exact), (value, grad) = found

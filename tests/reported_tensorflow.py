@@ -37,10 +37,10 @@ NAMES = (
 def loss_of(name: str, form: str) -> Any:
     """A function of float tensors and the temperature."""
     import ntxent.tensorflow
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
     case = shards(name, ROWS)
-    _tiled.TILE, _tiled.ALONE = (4, 8) if form == "tiles of 4" else (512, 2048)
+    tiled.TILE, tiled.ALONE = (4, 8) if form == "tiles of 4" else (512, 2048)
     options = {**case.options, "implementation": "dense" if form == "dense" else "tiled"}
 
     def loss(*inputs: Any) -> Any:
@@ -107,9 +107,9 @@ def derivatives(loss: Any, *inputs: Any) -> Any:
 
 def check_numerics() -> None:
     """No operation makes a NaN or an infinity of good data; a zero row is good."""
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
-    _tiled.COMPILED_ROWS = 8  # XLA has no such checks
+    tiled.COMPILED_ROWS = 8  # XLA has no such checks
     tf.debugging.enable_check_numerics()
     for name, form, mode in product(NAMES, FORMS, ("eager", "graph")):
         step = partial(derivatives, loss_of(name, form))

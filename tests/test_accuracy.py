@@ -19,7 +19,8 @@ from _tolerances import (
     relative_error,
     tolerance,
 )
-from ntxent import _range, reference
+from ntxent import reference
+from ntxent._pairs import headroom
 
 
 def loss_and_gradients(
@@ -222,7 +223,7 @@ def test_an_upstream_at_the_edge_of_the_range(backend: Any, upstream: float) -> 
     """A scaled loss has its gradient scaled: a row opposite to all others, where tau just fits."""
     first, second = np.eye(2, 5, dtype=np.float32), -np.ones((2, 1)) @ np.eye(1, 5)
     first[1] = -first[0] + np.float32(1e-3) * first[1]
-    temperature = 1 / (_range.ROOM[4] - np.log(4) - 0.01)
+    temperature = 1 / (headroom.ROOM[4] - np.log(4) - 0.01)
 
     def gradients(factor: float) -> Any:
         def fn(*views: Any) -> Any:

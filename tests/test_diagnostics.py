@@ -84,7 +84,7 @@ def assert_like(found: Any, expected: dict[str, float], bound: float) -> None:
 def test_it_is_what_loops_find(
     backend: Any, monkeypatch: Any, name: str, views: int, dtype: str, tile: int
 ) -> None:
-    monkeypatch.setattr("ntxent.numpy._tiled.TILE", tile)
+    monkeypatch.setattr("ntxent.numpy._pairs.tiled.TILE", tile)
     arrays = [view.astype(dtype) for view in batch(views)]
     expected = looped(*arrays, **OPTIONS[name])
     assert 0 < expected["top1"] < expected["top5"] < 1

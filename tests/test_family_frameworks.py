@@ -61,10 +61,11 @@ def test_torch_derivatives(implementation: str, monkeypatch: Any) -> None:
     """First and second, with labels of one, two and three rows, a queue and own negatives."""
     import torch
 
-    from ntxent.torch import _tiled, info_nce, sup_con
+    from ntxent.torch import info_nce, sup_con
+    from ntxent.torch._pairs import tiled
 
     if implementation == "tiles of 4":
-        monkeypatch.setattr(_tiled, "TILE", 4)
+        monkeypatch.setattr(tiled, "TILE", 4)
     name = "dense" if implementation == "dense" else "tiled"
     z, q, k, queue = (torch.tensor(x, requires_grad=True) for x in rows(arrays=4))
     own = torch.tensor(np.stack(rows(arrays=3)).swapaxes(0, 1), requires_grad=True)
@@ -95,14 +96,13 @@ def test_torch_spends_nothing_on_keys_without_a_gradient(monkeypatch: Any) -> No
     """A queue of constants costs no product of its own in the backward pass."""
     import torch
 
-    from ntxent.torch import _tiled, info_nce
+    from ntxent.torch import info_nce
+    from ntxent.torch._pairs import tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 4)
+    monkeypatch.setattr(tiled, "TILE", 4)
     found = []
-    backward = _tiled.backward
-    monkeypatch.setattr(
-        _tiled, "backward", lambda *args: found.append(backward(*args)) or found[-1]
-    )
+    backward = tiled.backward
+    monkeypatch.setattr(tiled, "backward", lambda *args: found.append(backward(*args)) or found[-1])
     q, k, queue = (torch.tensor(x) for x in rows(arrays=3))
     q.requires_grad_()
     info_nce(q, k, queue).backward()
@@ -118,12 +118,13 @@ def test_torch_spends_nothing_on_keys_without_a_gradient(monkeypatch: Any) -> No
 def test_both_directions_come_from_one_pass_over_the_tiles(monkeypatch: Any) -> None:
     import torch
 
-    from ntxent.torch import _tiled, info_nce
+    from ntxent.torch import info_nce
+    from ntxent.torch._pairs import tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 4)
-    fill, count = _tiled.Tiles.fill, []
+    monkeypatch.setattr(tiled, "TILE", 4)
+    fill, count = tiled.Tiles.fill, []
     monkeypatch.setattr(
-        _tiled.Tiles, "fill", lambda *args, **more: count.append(1) or fill(*args, **more)
+        tiled.Tiles, "fill", lambda *args, **more: count.append(1) or fill(*args, **more)
     )
     q, k = (torch.tensor(x) for x in rows(20, 2))
     passes = []
@@ -140,9 +141,9 @@ def test_no_torch_operation_makes_a_matrix(name: str, monkeypatch: Any) -> None:
     import torch
 
     import ntxent.torch as module
-    from ntxent.torch import _tiled
+    from ntxent.torch._pairs import tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 64)
+    monkeypatch.setattr(tiled, "TILE", 64)
     sizes = {}
     for implementation in ("dense", "tiled"):
         z1, z2 = (torch.randn(400, 8, requires_grad=True) for _ in range(2))
@@ -224,10 +225,10 @@ def test_no_jax_operation_makes_a_matrix(name: str, monkeypatch: Any) -> None:
         inner = [getattr(x, "jaxpr", x) for e in jaxpr.eqns for x in jax.tree.leaves(e.params)]
         return max([0, *sizes, *(largest(x) for x in inner if hasattr(x, "eqns"))])
 
-    monkeypatch.setattr("ntxent.jax._tiled.TILE", 64)
+    monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 64)
     # room for all tiles but one, and so for none: 28 on and above the diagonal, 49 of two towers
     monkeypatch.setattr(
-        "ntxent.jax._tiled.KEEP_BYTES", {"sup_con": 27, "info_nce": 48}[name] * 58**2 * 4
+        "ntxent.jax._pairs.tiled.KEEP_BYTES", {"sup_con": 27, "info_nce": 48}[name] * 58**2 * 4
     )
     z, sizes = jax.numpy.ones((400, 8)), {}
     for implementation in ("dense", "tiled"):

@@ -14,51 +14,26 @@ import ntxent
 
 SOURCE = Path(ntxent.__file__).parent
 FRAMEWORKS = {"numpy", "torch", "jax", "tensorflow"}
-# What each module of the root may import of the package; the rest of the root only from the stdlib.
-ROOT = {
-    "__init__": {"ntxent._diagnostics"},  # for types, and where it is asked for
-    "__main__": {"ntxent"},
-    "_words": set(),
-    "_keywords": set(),
-    "_checks": {"ntxent", "ntxent._words"},
-    "_spec": {"ntxent._checks", "ntxent._words"},
-    "_classes": set(),
-    "_loops": set(),
-    "_grid": set(),
-    "_workers": set(),
-    "_range": set(),
-    "_pairs": set(),
-    "_sums": {"ntxent", "ntxent._range", "ntxent._pairs"},
-    "_protocol": {"ntxent", "ntxent._checks", "ntxent._classes"},
-    "_row_stage": set(),
-    "_closed": {"ntxent", "ntxent._classes", "ntxent._protocol", "ntxent._row_stage"},
-    "_closed_info_nce": {
-        "ntxent",
-        "ntxent._closed",
-        "ntxent._protocol",
-        "ntxent._row_stage",
-    },
-    "_closed_ops": {"ntxent._classes", "ntxent._protocol"},
-    "_formula": {
-        "ntxent",
-        "ntxent._spec",
-        "ntxent._protocol",
-        "ntxent._closed",
-        "ntxent._closed_info_nce",
-    },
-    "reference": {"ntxent._loops"},
-    "_to_numpy": {"ntxent", "ntxent._spec", "ntxent.numpy._ops"},
-    "_diagnostics": {
-        "ntxent",
-        "ntxent._row_stage",
-        "ntxent._spec",
-        "ntxent._to_numpy",
-        "ntxent.numpy._ops",
-        "ntxent.numpy._tiled",
-    },
-    "plot": {"ntxent._checks", "ntxent._to_numpy"},
+# What each room of the root may import of the package; nothing else of it knows a framework.
+ROOT: dict[str, set[str]] = {
+    "__init__": {"_diagnostics"},  # for types, and where it is asked for
+    "__main__": set(),
+    "_checks": {"_checks"},
+    "_spec": {"_checks"},
+    "_labels": set(),
+    "_plain_loops": set(),
+    "_pairs": {"_pairs"},
+    "_protocol": {"_checks", "_labels"},
+    "_closed_form": {"_closed_form", "_labels", "_protocol"},
+    "_formula": {"_closed_form", "_protocol", "_spec"},
+    "reference": {"_plain_loops"},
+    "_any_backend": {"_spec", "numpy"},
+    "_diagnostics": {"_any_backend", "_closed_form", "_spec", "numpy"},
+    "plot": {"_any_backend", "_checks"},
 }
-OUTSIDE = {name: {"numpy"} for name in ("reference", "_loops", "_to_numpy", "_diagnostics")}
+OUTSIDE = {
+    name: {"numpy"} for name in ("reference", "_plain_loops", "_any_backend", "_diagnostics")
+}
 OUTSIDE["plot"] = {"numpy", "matplotlib"}
 # What comes with a framework, or, Triton, is imported where it is asked for.
 BRINGS = {
@@ -67,9 +42,8 @@ BRINGS = {
     "tensorflow": {"keras", "numpy"},
     "torch": {"threadpoolctl", "triton"},
 }
-KERNELS = {"_tiled", "_tile", "_matrix", "_exclusion", "_pair_logsumexp", "_dense", "_operators"}
-KERNELS |= {"_class_sums", "_dense_across", "_processes", "_card", "_shards"}
-KERNELS |= {f"_triton{part}" for part in ("", "_blocks", "_scores", "_forward", "_backward")}
+# The rooms that the formula is written over: they know nothing of it.
+BELOW = {"_pairs", "_kernels", "_processes", "_transforms"}
 
 
 def imported(path: Path) -> set[str]:
@@ -81,37 +55,54 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             names.add(node.module or "")
-            if node.module == "ntxent":
-                names |= {f"ntxent.{alias.name}" for alias in node.names}
+            if (node.module or "").startswith("ntxent"):  # of a room, or a name in a module
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
+def name_of(path: Path) -> str:
+    """Where the file is in the package, for a test's name."""
+    return path.relative_to(SOURCE).with_suffix("").as_posix()
+
+
+EVERYTHING = sorted(SOURCE.rglob("*.py"))
+BACKENDS = [path for path in EVERYTHING if name_of(path).split("/")[0] in FRAMEWORKS]
+THE_ROOT = [path for path in EVERYTHING if path not in BACKENDS]
+
+
+@pytest.mark.parametrize("path", THE_ROOT, ids=name_of)
 def test_the_root_imports_no_framework(path: Path) -> None:
-    names = imported(path)
-    allowed = ROOT[path.stem]
+    room, names = name_of(path).split("/")[0], imported(path)
     ours = {name for name in names if name.split(".")[0] == "ntxent"}
-    assert ours <= allowed | {"ntxent"} if allowed else not ours
+    assert {name.split(".")[1] for name in ours - {"ntxent"}} <= ROOT[room]
     outside = {name.split(".")[0] for name in names - ours} - sys.stdlib_module_names
-    assert outside <= OUTSIDE.get(path.stem, set())
+    assert outside <= OUTSIDE.get(room, set())
 
 
-BACKENDS = sorted(path for path in SOURCE.glob("*/*.py") if path.parent.name in FRAMEWORKS)
-
-
-@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", BACKENDS, ids=name_of)
 def test_a_backend_imports_its_own_framework_alone(path: Path) -> None:
-    backend = path.parent.name
+    backend, *rooms = name_of(path).split("/")
     names = imported(path)
     outside = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"ntxent"}
     assert outside <= {backend, *BRINGS.get(backend, ())}
     ours = {name for name in names if name.startswith("ntxent.")}
-    others = {f"ntxent.{name}" for name in FRAMEWORKS - {backend}}
-    assert not any(name.startswith(tuple(others)) for name in ours)
-    assert "triton" not in outside or path.stem.startswith(("_triton", "_implementations"))
-    if path.stem in KERNELS:
-        assert "ntxent._formula" not in ours
-        assert f"ntxent.{backend}._losses" not in ours
+    others = tuple(f"ntxent.{name}" for name in FRAMEWORKS - {backend})
+    assert not any(name.startswith(others) for name in ours)
+    assert "triton" not in outside or rooms[0] == "_kernels" or rooms[-1] == "implementations"
+    if rooms[0] in BELOW:
+        above = "ntxent._formula", f"ntxent.{backend}._losses", f"ntxent.{backend}._modules"
+        assert not any(name.startswith(above) for name in ours)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """No circles: a file can be read after those that it imports."""
+    files = {"ntxent." + name_of(path).replace("/", "."): path for path in EVERYTHING}
+    needs = {name: imported(path) & files.keys() - {name} for name, path in files.items()}
+    while leaves := [name for name, others in needs.items() if not others]:
+        for name in leaves:
+            del needs[name]
+        needs = {name: others.difference(leaves) for name, others in needs.items()}
+    assert not needs
 
 
 def loaded(statement: str) -> set[str]:
@@ -126,7 +117,12 @@ def loaded(statement: str) -> set[str]:
 def test_importing_torch_losses_loads_no_compiler() -> None:
     """Dynamo takes two seconds, and Triton aborts where TensorFlow was loaded before it."""
     pytest.importorskip("torch")
-    heavy = ("torch._dynamo", "triton", "ntxent.torch._triton", "ntxent.torch._one_node")
+    heavy = (
+        "torch._dynamo",
+        "triton",
+        "ntxent.torch._kernels.launch",
+        "ntxent.torch._transforms.nodes",
+    )
     code = f"import ntxent.torch, sys; print(*[m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not found.stdout.strip()

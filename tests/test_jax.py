@@ -31,9 +31,9 @@ def jax() -> Any:
 @pytest.fixture(params=["dense", "tiled", "tiles of 4", "tiles of 4, kept"])
 def implementation(request: Any, monkeypatch: Any) -> str:
     if "4" in request.param:
-        monkeypatch.setattr("ntxent.jax._tiled.TILE", 4)
+        monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 4)
     if request.param == "tiles of 4":
-        monkeypatch.setattr("ntxent.jax._tiled.KEEP_BYTES", 0)
+        monkeypatch.setattr("ntxent.jax._pairs.tiled.KEEP_BYTES", 0)
     return "dense" if request.param == "dense" else "tiled"
 
 
@@ -306,8 +306,8 @@ def test_export(jax: Any, implementation: str, platform: str, dtype: str) -> Non
 @pytest.mark.parametrize("kept", [27, 28], ids=["no room for all tiles", "all kept"])
 def test_no_operation_makes_a_matrix(jax: Any, monkeypatch: Any, traced: bool, kept: int) -> None:
     """Neither of the gradient nor of `jvp` of it; of 28 tiles 7 are on the diagonal."""
-    monkeypatch.setattr("ntxent.jax._tiled.TILE", 64)
-    monkeypatch.setattr("ntxent.jax._tiled.KEEP_BYTES", kept * 58 * 58 * 4)
+    monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 64)
+    monkeypatch.setattr("ntxent.jax._pairs.tiled.KEEP_BYTES", kept * 58 * 58 * 4)
     z, sizes, tau = jax.numpy.ones((200, 8)), {}, jax.numpy.asarray(0.1) if traced else 0.1
     for name in ("dense", "tiled"):
         step = jax.value_and_grad(lambda x, name=name: loss_of(name)(x, x, tau))

@@ -1,4 +1,4 @@
-"""One batch over many devices, in JAX: the contract of `_shards`, in every way to run it."""
+"""One batch over many devices, in JAX: what `_shards.py` asks, in every way to run it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_shards_make_the_whole_of_the_dense_form(across: Any, name: str) -> None
 @pytest.mark.parametrize("exchange", ["gather", "ring"])
 @pytest.mark.parametrize("name", ["nt_xent, ids", "info_nce, symmetric, queue, ids"])
 def test_ragged_tiles(across: Any, monkeypatch: Any, name: str, exchange: str) -> None:
-    monkeypatch.setattr("ntxent.jax._tiled.TILE", 3)
+    monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 3)
     assert_exact(across.errors_of(name, FOUR, exchange=exchange))
 
 
@@ -146,7 +146,7 @@ def test_a_ring_never_holds_all_rows(
     """Nor a matrix; gathered rows are there where they are asked for, which the measure sees."""
     import ntxent.jax
 
-    monkeypatch.setattr("ntxent.jax._tiled.TILE", 16)
+    monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 16)
     fn = getattr(ntxent.jax, loss)
 
     def step(z: Any, labels: Any, **how: Any) -> Any:
@@ -169,7 +169,7 @@ def test_many_rows_go_round(across: Any, monkeypatch: Any) -> None:
     from ntxent.jax import nt_xent
 
     step = lambda z, _: nt_xent(z, 2 * z, axis_name="i")  # noqa: E731
-    monkeypatch.setattr("ntxent.jax._across.GATHERED", 4 * 2 * 50 * (8 + 1) * 4)
+    monkeypatch.setattr("ntxent.jax._processes.mesh.GATHERED", 4 * 2 * 50 * (8 + 1) * 4)
     assert "ppermute" not in exchanged(across, step, 40)[1]
     assert "ppermute" in exchanged(across, step, 51)[1]
 

@@ -27,7 +27,7 @@ def case(request: Any) -> str:
 @pytest.fixture(params=["dense", "tiled"])
 def implementation(request: Any, monkeypatch: Any) -> str:
     """With several tiles, the last of them ragged."""
-    monkeypatch.setattr("ntxent.jax._tiled.TILE", 4)
+    monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 4)
     return str(request.param)
 
 

@@ -36,10 +36,10 @@ def keras(tf: Any) -> Iterator[Any]:
 
 @pytest.fixture(params=["dense", "tiled", "tiles of 4"])
 def implementation(request: Any, monkeypatch: Any) -> str:
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
     if request.param == "tiles of 4":
-        cut_into(monkeypatch, _tiled, 4)
+        cut_into(monkeypatch, tiled, 4)
         return "tiled"
     return str(request.param)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntxent import _grid, _workers
+from ntxent._pairs import places, sharing
 
 BACKENDS = [pytest.param(name, marks=pytest.mark.only(name)) for name in ("numpy", "torch")]
 
@@ -15,11 +15,11 @@ BACKENDS = [pytest.param(name, marks=pytest.mark.only(name)) for name in ("numpy
 def ask(monkeypatch: pytest.MonkeyPatch, name: str, workers: int) -> None:
     """From here on there are so many workers."""
     if name == "torch":
-        from ntxent.torch import _tiled
+        from ntxent.torch._pairs import tiled
 
-        monkeypatch.setattr(_tiled, "most_workers", lambda rows: workers)
+        monkeypatch.setattr(tiled, "most_workers", lambda rows: workers)
     else:
-        from ntxent.numpy._threads import BLAS
+        from ntxent.numpy._pairs.threads import BLAS
 
         monkeypatch.setattr(BLAS, "threads", lambda: workers)
 
@@ -45,13 +45,13 @@ def test_a_queue(
     """Loss and gradients are those of the matrix, however many lanes there are."""
     ask(monkeypatch, name, workers)
     lanes: set[int] = set()
-    rounds = _grid.rounds
+    rounds = places.rounds
 
     def watched(rows: int, columns: int, symmetric: bool, many: int = 1) -> Any:
         lanes.add(many)
         return rounds(rows, columns, symmetric, many)
 
-    monkeypatch.setattr(_grid, "rounds", watched)
+    monkeypatch.setattr(places, "rounds", watched)
 
     def found(implementation: str) -> Any:
         return backend.value_and_grad(
@@ -62,7 +62,7 @@ def test_a_queue(
         )
 
     loss, grads = found("tiled")
-    bands = 1 if queries <= _workers.LEAST or workers == 1 else 2
+    bands = 1 if queries <= sharing.LEAST or workers == 1 else 2
     assert lanes == {-(-workers // bands)}
     expected, expected_grads = found("dense")
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
@@ -96,8 +96,8 @@ def test_other_workers_backward(
 def test_every_tile_once() -> None:
     """Each lane has the columns that are its own, and no tile is there twice."""
     for bands, lanes, columns in [(1, 1, 5), (1, 4, 9), (2, 3, 7), (3, 2, 6), (5, 2, 16)]:
-        tiles = list(_grid.rounds(bands * lanes, columns, False, lanes))
+        tiles = list(places.rounds(bands * lanes, columns, False, lanes))
         assert all(row // bands == column % lanes for row, column in tiles)
-        places = [(row % bands, column) for row, column in tiles]
+        found = [(row % bands, column) for row, column in tiles]
         everywhere = [(band, column) for band in range(bands) for column in range(columns)]
-        assert sorted(places) == everywhere
+        assert sorted(found) == everywhere

@@ -32,10 +32,11 @@ def test_numpy_tiles_stay_far_below_the_matrix() -> None:
 def test_no_torch_operation_makes_a_matrix(keep: int, monkeypatch: Any) -> None:
     import torch
 
-    from ntxent.torch import _tiled, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 64)
-    monkeypatch.setattr(_tiled, "KEEP_BYTES", keep * 64 * 64 * 4)
+    monkeypatch.setattr(tiled, "TILE", 64)
+    monkeypatch.setattr(tiled, "KEEP_BYTES", keep * 64 * 64 * 4)
     z1, z2 = (torch.randn(200, 8, requires_grad=True) for _ in range(2))
     sizes = {}
     for implementation in ("dense", "tiled"):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.only("numpy")
 
 PROGRAM = """
 import threading
-from ntxent.numpy._threads import BLAS
+from ntxent.numpy._pairs.threads import BLAS
 
 before = BLAS.numbers()
 BLAS.set([3] * len(before))

@@ -9,7 +9,7 @@ import pytest
 
 from _hot import log_sum_exp
 from _tolerances import assert_within, relative_error
-from ntxent._pairs import two_sides
+from ntxent._pairs.sides import two_sides
 
 
 def by_loops(
@@ -122,10 +122,10 @@ def test_ranges_of_ids_are_asked_for_where_tiles_may_hold_no_equal_pair(monkeypa
     """Not of a lone tile of rows with themselves; of a queue, whose pairs are never compared."""
     import torch
 
-    from ntxent.torch import _exclusion
+    from ntxent.torch._pairs import excluded as exclusions
 
-    asked, ranges = [], _exclusion.id_ranges
-    monkeypatch.setattr(_exclusion, "id_ranges", lambda x: asked.append(1) or ranges(x))
+    asked, ranges = [], exclusions.id_ranges
+    monkeypatch.setattr(exclusions, "id_ranges", lambda x: asked.append(1) or ranges(x))
     ids, others = torch.tensor([0, 0, 1]), torch.tensor([5, 6, 7])
     excluded = ids[:, None] == ids
     for keys, tile, times, where in (
@@ -137,6 +137,6 @@ def test_ranges_of_ids_are_asked_for_where_tiles_may_hold_no_equal_pair(monkeypa
     ):
         asked.clear()
         scores = torch.zeros(len(where), len(where))
-        _exclusion.exclusion((ids, keys), tile, tile).fill_(scores, 0, 0)
+        exclusions.exclusion((ids, keys), tile, tile).fill_(scores, 0, 0)
         assert len(asked) == times
         assert torch.equal(scores == -torch.inf, where)

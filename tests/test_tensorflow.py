@@ -31,10 +31,10 @@ def tf() -> Any:
 
 @pytest.fixture(params=["dense", "tiled", "tiles of 4"])
 def implementation(request: Any, monkeypatch: Any) -> str:
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
     if request.param == "tiles of 4":
-        cut_into(monkeypatch, _tiled, 4)
+        cut_into(monkeypatch, tiled, 4)
         return "tiled"
     return str(request.param)
 
@@ -243,10 +243,10 @@ def test_half_precision(tf: Any, implementation: str, dtype: str) -> None:
 
 def test_tiles_that_xla_compiles(tf: Any, monkeypatch: Any) -> None:
     """As above 2048 rows, where their number is known: eagerly and in a graph."""
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
-    cut_into(monkeypatch, _tiled, 8)
-    monkeypatch.setattr(_tiled, "COMPILED_ROWS", 16)
+    cut_into(monkeypatch, tiled, 8)
+    monkeypatch.setattr(tiled, "COMPILED_ROWS", 16)
     views = views_of(9, dtype="float32")
     for mode in ("eager", "graph"):
         for temperature in (0.5, 0.01):
@@ -265,10 +265,10 @@ def shapes_in(graph: Any) -> list[tuple[int, ...]]:
 
 
 def test_loops_begin_past_one_tile(monkeypatch: Any) -> None:
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
-    cut_into(monkeypatch, _tiled, 4)
-    for images, loops in ((_tiled.ALONE // 2, False), (_tiled.ALONE // 2 + 1, True)):
+    cut_into(monkeypatch, tiled, 4)
+    for images, loops in ((tiled.ALONE // 2, False), (tiled.ALONE // 2 + 1, True)):
         fn = derivatives("tiled", "graph").get_concrete_function(*views_of(images), np.float64(0.2))
         definition = fn.graph.as_graph_def()
         nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
@@ -281,11 +281,11 @@ def test_no_operation_in_the_graph_makes_a_matrix(
     mode: str, budget: int, compiled_rows: int, monkeypatch: Any
 ) -> None:
     """Tiles are kept within the budget, and only in a function that XLA compiles whole."""
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
-    cut_into(monkeypatch, _tiled, 64)
-    monkeypatch.setattr(_tiled, "COMPILED_ROWS", compiled_rows)
-    monkeypatch.setattr(_tiled, "KEEP_BYTES", budget * 58**2 * 4)
+    cut_into(monkeypatch, tiled, 64)
+    monkeypatch.setattr(tiled, "COMPILED_ROWS", compiled_rows)
+    monkeypatch.setattr(tiled, "KEEP_BYTES", budget * 58**2 * 4)
     kept = budget if mode == "XLA" else 0
     views = views_of(200, 8, "float32")
     found = {}
@@ -303,16 +303,17 @@ def test_no_operation_in_the_graph_makes_a_matrix(
 @pytest.mark.parametrize("loops", [True, False])
 def test_no_tape_watches_the_tiles(tf: Any, mode: str, loops: bool, monkeypatch: Any) -> None:
     """One that did would keep every tile, the whole matrix, for a derivative of the loops."""
-    from ntxent.tensorflow import _tiled, nt_xent
+    from ntxent.tensorflow import nt_xent
+    from ntxent.tensorflow._pairs import tiled
 
-    cut_into(monkeypatch, _tiled, 2 if loops else 512)
+    cut_into(monkeypatch, tiled, 2 if loops else 512)
 
     def fn(*inputs: Any) -> list[Any]:
         seen = []
         for name in ("forward", "backward"):
-            call = getattr(_tiled, name)
+            call = getattr(tiled, name)
             spy = lambda *args, c=call: seen.append(c(*args)) or seen[-1]  # noqa: E731
-            monkeypatch.setattr(_tiled, name, spy)
+            monkeypatch.setattr(tiled, name, spy)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(inputs)
             grads = tape.gradient(nt_xent(*inputs), inputs)
@@ -352,14 +353,14 @@ def test_no_retracing_and_nothing_for_autograph(
 
 
 def test_eager_calls_trace_the_tiles_once_for_all_sizes(monkeypatch: Any) -> None:
-    from ntxent.tensorflow import _tiled
+    from ntxent.tensorflow._pairs import tiled
 
     traced: list[int] = []
-    cut_into(monkeypatch, _tiled, 5)
+    cut_into(monkeypatch, tiled, 5)
     for name in ("found", "gradients"):
-        call = getattr(_tiled, name)
+        call = getattr(tiled, name)
         spy = lambda *args, c=call: traced.append(images) or c(*args)  # noqa: E731
-        monkeypatch.setattr(_tiled, name, spy)
+        monkeypatch.setattr(tiled, name, spy)
     for images in (7, 8, 9, 10, 7):
         derivatives("tiled")(*views_of(images, 4), np.float64(0.2))
     assert set(traced) == {7, 8}  # the second size is the last to be traced

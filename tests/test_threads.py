@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntxent import _workers
+from ntxent._pairs import sharing
 
 N = 700  # images: 1400 rows, several tiles
 
@@ -92,19 +92,19 @@ def asked(request: pytest.FixtureRequest, name: str) -> Iterator[int]:
 def doers(monkeypatch: Any) -> list[set[str]]:
     """The names of the threads that do tiles, for each pass over them."""
     passes: list[set[str]] = []
-    side_by_side = _workers.side_by_side
+    side_by_side = sharing.side_by_side
 
     def noted(*args: Any) -> None:
         *given, worker = args
         passes.append(names := set())
 
-        def work(do: _workers.Work, *tile: int) -> None:
+        def work(do: sharing.Work, *tile: int) -> None:
             names.add(threading.current_thread().name)
             do(*tile)
 
         side_by_side(*given, lambda: partial(work, worker()))
 
-    monkeypatch.setattr(_workers, "side_by_side", noted)
+    monkeypatch.setattr(sharing, "side_by_side", noted)
     return passes
 
 
@@ -130,7 +130,7 @@ def test_any_number_of_workers_gives_the_same_loss(
 def test_settings_are_the_same_after_a_failure(name: str, asked: int, monkeypatch: Any) -> None:
     step, threads, _ = STEPS[name]
     before = threads()
-    tiled = sys.modules[f"ntxent.{name}._tiled"]
+    tiled = sys.modules[f"ntxent.{name}._pairs.tiled"]
     right = step(batch())
     with monkeypatch.context() as patch:
         patch.setattr(tiled, "weights", lambda *args: 1 / 0)
@@ -163,10 +163,10 @@ import atexit, os
 {first}
 import sys, threading, time, warnings, numpy as np
 sys.path.insert(0, "tests")
-from ntxent import _grid, _workers
+from ntxent._pairs import places, sharing
 from test_threads import STEPS, batch
 step, threads, asked = STEPS[{name!r}]
-from ntxent.{name}._threads import POOL
+from ntxent.{name}._pairs.threads import POOL
 {then}
 """
 
@@ -227,7 +227,7 @@ if child == 0:
     same = all(np.allclose(x, y, 1e-5, 1e-9) for x, y in zip(step(batch()), right))
     done = []
     work = lambda *tile: done.append(tile)
-    _workers.side_by_side(POOL, 2, _grid.rounds(8, 8, True), True, lambda: work)
+    sharing.side_by_side(POOL, 2, places.rounds(8, 8, True), True, lambda: work)
     os._exit(0 if same and len(done) == 36 else 1)
 print(os.waitpid(child, 0)[1], flush=True)
 """

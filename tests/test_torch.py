@@ -95,13 +95,14 @@ def test_only_one_input_needs_a_gradient(torch: Any, implementation: str) -> Non
 
 
 def test_kept_and_recomputed_tiles_give_the_same_bits(torch: Any, monkeypatch: Any) -> None:
-    from ntxent.torch import _tiled, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import tiled
 
-    monkeypatch.setattr(_tiled, "TILE", 16)
+    monkeypatch.setattr(tiled, "TILE", 16)
     z1, z2 = views_of(torch, 2, images=50, dim=7)
     found = []
     for kept in (0, 5, 1000):
-        monkeypatch.setattr(_tiled, "KEEP_BYTES", kept * 16 * 16 * 8)
+        monkeypatch.setattr(tiled, "KEEP_BYTES", kept * 16 * 16 * 8)
         for temperature in (0.5, 0.001):
             loss = nt_xent(z1, z2, temperature=temperature)
             found.append((loss, *torch.autograd.grad(loss, (z1, z2))))

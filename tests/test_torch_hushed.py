@@ -38,7 +38,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """The caller's number of threads at each pass, and what served it."""
     import torch
 
-    from ntxent.torch import _matrix, _tiled
+    from ntxent.torch._pairs import one_tile, tiled
 
     found: list[tuple[str, int]] = []
 
@@ -46,7 +46,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         found.append((served.__module__.rpartition(".")[2], torch.get_num_threads()))
         return served(*args, **kwargs)
 
-    for module in (_matrix, _tiled):
+    for module in (one_tile, tiled):
         for name in ("forward", "backward"):
             monkeypatch.setattr(module, name, partial(watched, getattr(module, name)))
     return found
@@ -87,7 +87,8 @@ def test_a_queue_hushes(seen: list[tuple[str, int]]) -> None:
 def test_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from ntxent.torch import _tiled, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import tiled
 
     views = rows(400, 400)
     losses = nt_xent(*views, reduction="none")
@@ -95,7 +96,7 @@ def test_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(_tiled, "backward", fail)
+    monkeypatch.setattr(tiled, "backward", fail)
     with pytest.raises(MemoryError):
         losses.sum().backward()
     assert torch.get_num_threads() == 2

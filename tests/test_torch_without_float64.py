@@ -65,9 +65,9 @@ class Played(TorchAdapter):
 @pytest.fixture
 def device(backend: Any, monkeypatch: Any) -> Iterator[Any]:
     """The adapter of a device without float64."""
-    from ntxent.torch import _devices
+    from ntxent.torch._operations import devices
 
-    monkeypatch.setattr(_devices, "has_float64", lambda _: False)
+    monkeypatch.setattr(devices, "has_float64", lambda _: False)
     with Refusal():
         yield Played("gpu" if backend.device == "cuda" else "cpu")
 
@@ -87,9 +87,9 @@ def test_the_device_refuses_float64(device: Any) -> None:
 
 def test_elsewhere_a_loss_makes_it(device: Any, monkeypatch: Any) -> None:
     """So that the mode would see what it is here for."""
-    from ntxent.torch import _devices
+    from ntxent.torch._operations import devices
 
-    monkeypatch.setattr(_devices, "has_float64", lambda _: True)
+    monkeypatch.setattr(devices, "has_float64", lambda _: True)
     z = device.from_numpy(np.eye(3), "float32")
     for name, arrays in (("nt_xent", [z, z]), ("info_nce", [z, z]), ("sup_con", [z])):
         options = {"labels": np.zeros(3, np.int64)} if name == "sup_con" else {}
@@ -203,10 +203,10 @@ def test_what_the_grids_leave_out(
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
     """A device with float64."""
-    from ntxent.torch import _devices
+    from ntxent.torch._operations import devices
 
     with _disable_current_modes(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_devices, "has_float64", lambda _: True)
+        patch.setattr(devices, "has_float64", lambda _: True)
         yield
 
 
@@ -231,7 +231,7 @@ def test_no_graph_of_a_compiler_has_float64(
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 
-    from ntxent.torch import _devices
+    from ntxent.torch._operations import devices
 
     def inspected(graph: Any, inputs: Any) -> Any:
         found = [x.meta["val"] for x in graph.graph.nodes if "val" in x.meta]
@@ -249,22 +249,22 @@ def test_no_graph_of_a_compiler_has_float64(
     loss = transforms.loss_of(how, y)
     expected = compiled()
     assert torch.float64 in seen
-    monkeypatch.setattr(_devices, "has_float64", lambda _: False)
+    monkeypatch.setattr(devices, "has_float64", lambda _: False)
     torch.testing.assert_close(compiled(), expected)
     assert seen
     assert torch.float64 not in seen
 
 
 def test_across_processes_it_is_refused(device: Any) -> None:
-    from ntxent.torch import _ops
+    from ntxent.torch._operations.backend import OPS
 
     z = device.from_numpy(np.eye(3), "float32")
     with pytest.raises(NotImplementedError, match="has no float64"):
-        _ops.OPS.evaluate(None, None, [z], 0.5, None, across=SimpleNamespace())
+        OPS.evaluate(None, None, [z], 0.5, None, across=SimpleNamespace())
 
 
 def test_which_devices_have_none(monkeypatch: Any) -> None:
-    from ntxent.torch._devices import has_float64
+    from ntxent.torch._operations.devices import has_float64
 
     assert has_float64(torch.device("cpu"))
     assert has_float64(torch.device("cuda", 1))

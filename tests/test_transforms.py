@@ -135,11 +135,12 @@ def test_a_compiler_fuses_a_batch_of_one_tile(
 
 def test_a_compiled_batch_of_many_tiles(monkeypatch: Any) -> None:
     """The operator runs the tiles themselves: their values, and no array of n^2 elements."""
-    from ntxent.torch import _tiled, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import tiled
 
     a, b = towers(50)
     expected = nt_xent(a, b)
-    monkeypatch.setattr(_tiled, "TILE", 8)
+    monkeypatch.setattr(tiled, "TILE", 8)
     got = torch.compile(nt_xent, fullgraph=True)(a, b)
     torch.testing.assert_close(got, expected)
     for x, y in zip(*(torch.autograd.grad(v, (a, b)) for v in (got, expected)), strict=True):
@@ -182,9 +183,9 @@ def test_a_compiled_module_and_a_training_step(learn: bool) -> None:
 @pytest.mark.parametrize("sides", ["one", "two", "ids"])
 def test_opcheck(sides: str, columns: bool) -> None:
     """PyTorch's own test of operators: schema, fake tensors, no memory returned twice."""
-    from ntxent.torch import _operators
-    from ntxent.torch._class_sums import operator
-    from ntxent.torch._processes import ALONE
+    from ntxent.torch._processes.group import ALONE
+    from ntxent.torch._transforms import operators
+    from ntxent.torch._transforms.class_sums import operator
 
     queries, keys = (torch.nn.functional.normalize(torch.randn(n, 4)) for n in (9, 7))
     for temperature in (0.5, 0.005):  # without and with a shift of the exponentials
@@ -195,12 +196,12 @@ def test_opcheck(sides: str, columns: bool) -> None:
             None if sides == "one" and not columns else keys,
             *(scale, *ids, 3, True, columns, None, None, *ALONE),
         )
-        found = torch.library.opcheck(_operators.pair_logsumexp, given)
+        found = torch.library.opcheck(operators.pair_logsumexp, given)
         assert set(found.values()) == {"SUCCESS"}
-        _, divisor = _operators.pair_logsumexp(*given)
+        _, divisor = operators.pair_logsumexp(*given)
         for by_keys in (False, True) if given[1] is not None else (False,):
             more = (divisor, torch.randn_like(divisor), by_keys)
-            found = torch.library.opcheck(_operators.pair_gradients, (*given, *more))
+            found = torch.library.opcheck(operators.pair_gradients, (*given, *more))
             assert set(found.values()) == {"SUCCESS"}
     found = torch.library.opcheck(operator, (queries, torch.arange(9) % 4, *ALONE))
     assert set(found.values()) == {"SUCCESS"}
@@ -288,9 +289,10 @@ def test_forward_mode_refuses_an_implementation_that_can_not_serve() -> None:
 
 def test_forward_mode_makes_no_matrix(monkeypatch: Any) -> None:
     """Strips of rows, as nothing is kept for a backward pass."""
-    from ntxent.torch import _dense, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import dense
 
-    monkeypatch.setattr(_dense, "STRIP", 8)
+    monkeypatch.setattr(dense, "STRIP", 8)
     a, b = (x.detach() for x in towers(200))
     with largest_tensor() as largest:
         torch.func.jvp(lambda a: nt_xent(a, b), (a,), (b,))
@@ -300,7 +302,7 @@ def test_forward_mode_makes_no_matrix(monkeypatch: Any) -> None:
 @pytest.mark.kernels
 def test_float32_products_obey_their_switch(backend: Any) -> None:
     """The kernels' products do; a CPU's are PyTorch's own (`addmm`)."""
-    from ntxent.torch._triton_blocks import product_of
+    from ntxent.torch._kernels.blocks import product_of
 
     before = torch.get_float32_matmul_precision()
     try:

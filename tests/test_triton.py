@@ -40,7 +40,7 @@ def torch(backend: Any) -> Any:
 
 def test_rows_are_rounded_for_tf32(torch: Any) -> None:
     """To nearest, where the matrix units would cut off; what isn't a number stays so."""
-    from ntxent.torch._triton import factors
+    from ntxent.torch._kernels.launch import factors
 
     torch.set_float32_matmul_precision("high")
     rows = torch.randn(70, 16)
@@ -64,7 +64,7 @@ def rows_of(backend: Any, count: int, dim: int) -> Any:
 
 def pairs_of(backend: Any, size: Any, temperature: float, ids: str) -> Any:
     """Queries, keys and ids; columns are asked for where there are two sides."""
-    from ntxent.torch._tile import Pairs
+    from ntxent.torch._pairs.tile import Pairs
 
     torch, (rows, columns, dim) = backend.torch, size
     queries = rows_of(backend, rows, dim)
@@ -85,18 +85,19 @@ def assert_right(torch: Any, pairs: Any, product: str, note_worst: Any) -> None:
     The rounding of rows is not the kernels': products are summed in float32. In the gradient the
     weights are rounded as well, each on its own.
     """
-    from ntxent._pairs import Side
-    from ntxent.torch import _matrix, _triton
+    from ntxent._pairs.sides import Side
+    from ntxent.torch._kernels import launch
+    from ntxent.torch._pairs import one_tile
 
     low, scale = getattr(torch, "float32" if product == "tf32" else product), pairs.scale
     torch.set_float32_matmul_precision("high" if product == "tf32" else "highest")
     rounded = [
-        None if x is None else _triton.factors(x, low)[:, : x.shape[1]].double()
+        None if x is None else launch.factors(x, low)[:, : x.shape[1]].double()
         for x in (pairs.queries, pairs.keys)
     ]
     truth = pairs._replace(queries=rounded[0], keys=rounded[1])
-    found = _triton.forward(pairs._replace(product=low), keep=False)
-    expected = _matrix.forward(truth, keep=True)
+    found = launch.forward(pairs._replace(product=low), keep=False)
+    expected = one_tile.forward(truth, keep=True)
     epsilon = 2.0**-23
     for got, want in zip(found[:2], expected[:2], strict=True):
         if want is None:
@@ -119,8 +120,8 @@ def assert_right(torch: Any, pairs: Any, product: str, note_worst: Any) -> None:
         for both in (found, expected)
     )
     by_keys = pairs.keys is not None
-    got = _triton.backward(pairs._replace(product=low), *sides, (), by_keys)
-    want = _matrix.backward(truth, *true_sides, expected[2], by_keys)
+    got = launch.backward(pairs._replace(product=low), *sides, (), by_keys)
+    want = one_tile.backward(truth, *true_sides, expected[2], by_keys)
     for a, b in zip(got, want, strict=True):
         if b is None:
             assert a is None
@@ -147,13 +148,13 @@ def test_the_blocks_that_gpus_take(
     backend: Any, torch: Any, product: str, capability: Any, note_worst: Any, monkeypatch: Any
 ) -> None:
     """All of the lists: several ragged blocks of rows and columns, ragged parts of a row."""
-    from ntxent.torch import _triton
-    from ntxent.torch._triton_lists import BACKWARD, FORWARD, generation
+    from ntxent.torch._kernels import launch
+    from ntxent.torch._kernels.block_lists import BACKWARD, FORWARD, generation
 
     if backend.device == "cuda":  # another's blocks may need more memory than it has
         capability = generation(torch.cuda.get_device_capability())
     given: dict[str, Any] = {}
-    monkeypatch.setattr(_triton, "choose", lambda kind, run: given[kind.kernel])
+    monkeypatch.setattr(launch, "choose", lambda kind, run: given[kind.kernel])
     forward, backward = (lists[capability][product] for lists in (FORWARD, BACKWARD))
     for longest in sorted({*forward, *backward}):
         served = [lists[min(x for x in lists if longest <= x)] for lists in (forward, backward)]
@@ -198,18 +199,18 @@ def test_tiles_with_masks_and_without(
 @pytest.mark.parametrize("upstream", [(0.0, 0.0), (1e-36, 1e-38), (1e30, 1.0), (1.0, 0.0)], ids=str)
 def test_upstreams_of_any_size(backend: Any, torch: Any, upstream: tuple[float, float]) -> None:
     """A gradient is in proportion to its upstreams, which may be far apart."""
-    from ntxent._pairs import Side
-    from ntxent.torch import _triton
+    from ntxent._pairs.sides import Side
+    from ntxent.torch._kernels import launch
 
     pairs = pairs_of(backend, (40, 30, 16), 0.1, "period")
-    found = _triton.forward(pairs, keep=False)[:2]
+    found = launch.forward(pairs, keep=False)[:2]
     largest = max(upstream)
 
     def gradients(*factors: float) -> Any:
         sides = [
             Side(torch.full_like(x.lse, f), x.divisor) for x, f in zip(found, factors, strict=True)
         ]
-        return _triton.backward(pairs, *sides, (), True)
+        return launch.backward(pairs, *sides, (), True)
 
     ones = gradients(1.0, 0.0), gradients(0.0, 1.0)
     for got, by_row, by_column in zip(gradients(*upstream), *ones, strict=True):
@@ -278,17 +279,17 @@ def test_bad_data_shows_in_the_loss(backend: Any, torch: Any, bad: float) -> Non
 
 def test_a_row_without_any_pair(backend: Any, torch: Any) -> None:
     """Its log-sum-exp is -inf, and it has no gradient."""
-    from ntxent._pairs import Side
-    from ntxent.torch import _triton
+    from ntxent._pairs.sides import Side
+    from ntxent.torch._kernels import launch
 
     pairs = pairs_of(backend, (20, 10, 8), 0.1, "period")
     ids = torch.zeros(20, dtype=torch.long, device=backend.device)
     ids[5:] = 1
     pairs = pairs._replace(ids=(ids, torch.zeros_like(ids[:10])))
-    row = _triton.forward(pairs, keep=False)[0]
+    row = launch.forward(pairs, keep=False)[0]
     assert (row.lse[:5] == -torch.inf).all()
     assert row.lse[5:].isfinite().all()
-    grads = _triton.backward(
+    grads = launch.backward(
         pairs, Side(torch.ones_like(row.lse), row.divisor), None, (), by_keys=True
     )
     assert not grads[0][:5].any()

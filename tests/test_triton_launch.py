@@ -22,23 +22,23 @@ def torch(backend: Any) -> Any:
 
 def test_strides_are_honoured(backend: Any, torch: Any) -> None:
     """Rows that lie far apart, elements that do, and rows in reverse of the memory's order."""
-    from ntxent.torch import _triton
+    from ntxent.torch._kernels import launch
 
     pairs = pairs_of(backend, (65, 40, 33), 0.1, "period")
-    expected = _triton.forward(pairs, keep=False)
+    expected = launch.forward(pairs, keep=False)
     wide = torch.zeros(65, 99, device=backend.device)
     wide[:, ::3] = pairs.queries
     turned = pairs.keys.T.contiguous().T
     for queries, keys in ((wide[:, ::3], turned), (pairs.queries, turned)):
         assert not (queries.is_contiguous() and keys.is_contiguous())
-        found = _triton.forward(pairs._replace(queries=queries, keys=keys), keep=False)
+        found = launch.forward(pairs._replace(queries=queries, keys=keys), keep=False)
         for got, want in zip(found[:2], expected[:2], strict=True):
             assert torch.equal(got.lse, want.lse)
 
 
 def test_rows_are_copied_only_where_they_must_be(backend: Any, torch: Any) -> None:
     """Kernels get rows one after another, padded with zeros, at an aligned address."""
-    from ntxent.torch._triton import packed
+    from ntxent.torch._kernels.launch import packed
 
     memory = torch.randn(9 * 48 + 1, device=backend.device)
     good = memory[:-1].view(9, 48)
@@ -57,9 +57,9 @@ def test_offsets_past_two_to_the_31(backend: Any, torch: Any) -> None:
 
     Kernels that are told that 16 elements are the whole of a row leave the rest of it alone.
     """
-    from ntxent.torch._triton_backward import backward
-    from ntxent.torch._triton_blocks import precision
-    from ntxent.torch._triton_forward import forward
+    from ntxent.torch._kernels.backward import backward
+    from ntxent.torch._kernels.blocks import precision
+    from ntxent.torch._kernels.forward import forward
 
     constants = {
         "SHIFTED": False,
@@ -92,7 +92,7 @@ def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
     backend: Any, torch: Any
 ) -> None:
     from ntxent.torch import nt_xent
-    from ntxent.torch._triton_blocks import shares
+    from ntxent.torch._kernels.blocks import shares
 
     views = [rows_of(backend, 150, 16).requires_grad_() for _ in range(2)]
     nt_xent(*views, implementation="triton").backward()  # on a GPU the first measures blocks
@@ -108,13 +108,14 @@ def test_two_runs_give_the_same_bits_and_nothing_has_n_squared_elements(
 
 
 def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch: Any) -> None:
-    from ntxent.torch import _implementations, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import implementations
 
     views = [rows_of(backend, 5, 3) for _ in range(2)]
     with pytest.raises(RuntimeError, match=r"can't serve.*float64.*convert.*tiled"):
         nt_xent(*(x.double() for x in views), implementation="triton")
     assert nt_xent(*(x.double() for x in views)).dtype == torch.float64
-    monkeypatch.setattr(_implementations, "has_triton", lambda: False)
+    monkeypatch.setattr(implementations, "has_triton", lambda: False)
     with pytest.raises(RuntimeError, match=r"can't serve.*pip install \"ntxent\[triton\]\""):
         nt_xent(*views, implementation="triton")
     assert nt_xent(*views).isfinite()  # of itself it takes another
@@ -123,7 +124,7 @@ def test_what_it_can_not_serve_it_refuses(backend: Any, torch: Any, monkeypatch:
 def test_devices_that_it_can_not_serve_it_refuses(torch: Any, monkeypatch: Any) -> None:
     from triton import knobs
 
-    from ntxent.torch._implementations import check_serves, default_for
+    from ntxent.torch._pairs.implementations import check_serves, default_for
 
     monkeypatch.setattr(knobs.runtime, "interpret", False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
@@ -141,13 +142,13 @@ def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeyp
     """The fastest of the list, kept; the first where bits may not depend on a measurement."""
     from triton import knobs
 
-    from ntxent.torch import _triton_blocks
+    from ntxent.torch._kernels import blocks
 
-    monkeypatch.setattr(_triton_blocks, "CHOSEN", {})
+    monkeypatch.setattr(blocks, "CHOSEN", {})
     monkeypatch.setattr(knobs.runtime, "interpret", False)
     rows = torch.zeros(8, 128, device=backend.device)
-    kind = _triton_blocks.kind_of("forward", rows, rows, by_ids=False)
-    short = _triton_blocks.candidates("forward", kind.product, 128, kind.capability)
+    kind = blocks.kind_of("forward", rows, rows, by_ids=False)
+    short = blocks.candidates("forward", kind.product, 128, kind.capability)
     assert len(short) > 1
     measured = []
 
@@ -155,14 +156,14 @@ def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeyp
         run()
         return float(measured[-1] == short[0])
 
-    monkeypatch.setattr(_triton_blocks, "milliseconds", slow_first)
-    assert _triton_blocks.choose(kind, measured.append) == short[1]
+    monkeypatch.setattr(blocks, "milliseconds", slow_first)
+    assert blocks.choose(kind, measured.append) == short[1]
     assert measured == short
-    assert _triton_blocks.choose(kind, measured.append) == short[1]
+    assert blocks.choose(kind, measured.append) == short[1]
     assert measured == short
     torch.use_deterministic_algorithms(True)
     try:
-        assert _triton_blocks.choose(kind, measured.append) == short[0]
+        assert blocks.choose(kind, measured.append) == short[0]
     finally:
         torch.use_deterministic_algorithms(False)
     assert measured == short
@@ -170,7 +171,7 @@ def test_the_choice_of_blocks_is_measured_once(backend: Any, torch: Any, monkeyp
 
 def test_what_a_choice_of_blocks_stands_for(torch: Any) -> None:
     """Up to twice as many rows; neither a larger batch nor arrays of ids."""
-    from ntxent.torch._triton_blocks import kind_of
+    from ntxent.torch._kernels.blocks import kind_of
 
     rows = torch.zeros(1024, 16)
     kind = kind_of("forward", rows[:512], rows[:64], by_ids=False)
@@ -186,10 +187,10 @@ def test_the_program_that_tries_blocks(
 ) -> None:
     """It launches what it times; which cuts are fast only a GPU can say."""
     from benchmarks import gpu_blocks
-    from ntxent.torch import _triton
-    from ntxent.torch._triton_lists import Blocks
+    from ntxent.torch._kernels import launch
+    from ntxent.torch._kernels.block_lists import Blocks
 
-    monkeypatch.setattr(_triton, "choose", None)  # which it replaces
+    monkeypatch.setattr(launch, "choose", None)  # which it replaces
     run = gpu_blocks.run("half", kernel, 32, 64, Blocks(32, 32, 32, 32, 1, 1), backend.device)
     found = run()
     assert (found.lse if kernel == "forward" else found).isfinite().all()
@@ -198,19 +199,19 @@ def test_the_program_that_tries_blocks(
 def test_a_cut_that_a_device_has_no_memory_for_is_passed_over(monkeypatch: Any) -> None:
     from triton.runtime.errors import OutOfResources
 
-    from ntxent.torch import _triton_blocks
+    from ntxent.torch._kernels import blocks
 
     def milliseconds(run: Any) -> float:
         if run.args[0] == "too large":
             raise OutOfResources(200, 100, "shared memory")
         return {"slow": 2.0, "as fast": 1.97, "fast": 1.0}[run.args[0]]
 
-    monkeypatch.setattr(_triton_blocks, "milliseconds", milliseconds)
+    monkeypatch.setattr(blocks, "milliseconds", milliseconds)
     for short, best in (
         (["too large", "slow", "fast"], "fast"),
         (["slow", "as fast"], "slow"),
         (["slow", "too large"], "slow"),
     ):
-        assert _triton_blocks.fastest(short, print) == best
+        assert blocks.fastest(short, print) == best
     with pytest.raises(OutOfResources):
-        _triton_blocks.fastest(["too large", "too large"], print)
+        blocks.fastest(["too large", "too large"], print)

@@ -37,11 +37,12 @@ def test_gradients_have_the_dtype_of_their_arrays(dtype: str) -> None:
 @pytest.mark.parametrize(("tile", "filled"), [(512, 1), (4, 2 * 6)])
 def test_a_tile_that_is_all_is_filled_once(tile: int, filled: int, monkeypatch: Any) -> None:
     """And several twice each, of which 3 x 3 have six on and above the diagonal."""
-    from ntxent.numpy import _tiled, nt_xent, value_and_grad
+    from ntxent.numpy import nt_xent, value_and_grad
+    from ntxent.numpy._pairs import tiled
 
-    count, fill = [], _tiled.Pairs.fill
-    monkeypatch.setattr(_tiled, "TILE", tile)
-    monkeypatch.setattr(_tiled.Pairs, "fill", lambda *args: count.append(1) or fill(*args))
+    count, fill = [], tiled.Pairs.fill
+    monkeypatch.setattr(tiled, "TILE", tile)
+    monkeypatch.setattr(tiled.Pairs, "fill", lambda *args: count.append(1) or fill(*args))
     _, grads = value_and_grad(nt_xent)(*Z)
     _, expected = value_and_grad(nt_xent)(*Z, implementation="dense")
     np.testing.assert_allclose(grads, expected, rtol=1e-13)

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from _adapters import ADAPTERS
-from ntxent import _grid, _workers
+from ntxent._pairs import places, sharing
 
 SHAPES = [(1, 1, True), (2, 2, True), (5, 5, True), (8, 8, True), (3, 7, False), (6, 2, False)]
 
 
 @pytest.mark.parametrize(("rows", "columns", "symmetric"), SHAPES)
 def test_rounds_are_all_tiles_and_share_nothing(rows: int, columns: int, symmetric: bool) -> None:
-    tiles = list(_grid.rounds(rows, columns, symmetric))
-    assert sorted(tiles) == list(_grid.grid(rows, columns, symmetric))
+    tiles = list(places.rounds(rows, columns, symmetric))
+    assert sorted(tiles) == list(places.grid(rows, columns, symmetric))
     longer = max(rows, columns)
     rounds = defaultdict(list)
     for row, column in tiles:
@@ -31,12 +31,12 @@ def test_rounds_are_all_tiles_and_share_nothing(rows: int, columns: int, symmetr
         bands = [band for tile in round_ for band in (set(tile) if symmetric else tile[:1])]
         assert len(bands) == len(set(bands))
         assert symmetric or len({column for _, column in round_}) == len(round_)
-    assert max(map(len, rounds.values())) == _grid.at_once(rows, columns, symmetric)
+    assert max(map(len, rounds.values())) == places.at_once(rows, columns, symmetric)
 
 
 @pytest.fixture(scope="module")
-def pool() -> _workers.Pool:
-    return _workers.Pool(lambda: None)
+def pool() -> sharing.Pool:
+    return sharing.Pool(lambda: None)
 
 
 def bands_of(row: int, column: int, symmetric: bool) -> set[Any]:
@@ -53,7 +53,7 @@ def assert_in_order(
     held: dict[Any, threading.Lock] = defaultdict(threading.Lock)
     makers = []
 
-    def worker() -> _workers.Work:
+    def worker() -> sharing.Work:
         makers.append(threading.current_thread())
 
         def do(row: int, column: int) -> None:
@@ -67,7 +67,7 @@ def assert_in_order(
 
         return do
 
-    _workers.side_by_side(pool, workers, tiles, symmetric, worker)
+    sharing.side_by_side(pool, workers, tiles, symmetric, worker)
     listed = defaultdict(list)
     for tile in tiles:
         for band in bands_of(*tile, symmetric):
@@ -81,7 +81,7 @@ def assert_in_order(
 def test_a_band_is_added_to_in_order_and_by_one_at_a_time(
     rows: int, columns: int, symmetric: bool, workers: int, pool: Any
 ) -> None:
-    assert_in_order(pool, workers, list(_grid.rounds(rows, columns, symmetric)), symmetric)
+    assert_in_order(pool, workers, list(places.rounds(rows, columns, symmetric)), symmetric)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -98,7 +98,7 @@ def test_a_band_is_added_to_in_any_order_of_tiles(
 class Taking:
     """A thread that takes a tile, as one that waits in vain would keep the tests waiting."""
 
-    def __init__(self, turns: _workers.Turns) -> None:
+    def __init__(self, turns: sharing.Turns) -> None:
         self.found: list[Any] = []
         self.thread = threading.Thread(target=lambda: self.found.append(turns.take()), daemon=True)
         self.thread.start()
@@ -114,7 +114,7 @@ class Taking:
 
 
 def test_a_tile_whose_turn_has_not_come_is_passed_over() -> None:
-    turns = _workers.Turns([(0, 0), (0, 1), (2, 2)], True)
+    turns = sharing.Turns([(0, 0), (0, 1), (2, 2)], True)
     assert Taking(turns).tile() == (0, 0)
     assert Taking(turns).tile() == (2, 2)
     last = Taking(turns)
@@ -127,8 +127,8 @@ def test_a_tile_whose_turn_has_not_come_is_passed_over() -> None:
 
 def test_no_more_tiles_are_passed_over_than_may_be() -> None:
     """One further on waits too, though nothing is in its way."""
-    ahead, free = _workers.AHEAD, (_workers.AHEAD + 1,) * 2
-    turns = _workers.Turns([*((0, column) for column in range(ahead + 1)), free], True)
+    ahead, free = sharing.AHEAD, (sharing.AHEAD + 1,) * 2
+    turns = sharing.Turns([*((0, column) for column in range(ahead + 1)), free], True)
     assert Taking(turns).tile() == (0, 0)
     second = Taking(turns)
     assert second.waits()
@@ -138,7 +138,7 @@ def test_no_more_tiles_are_passed_over_than_may_be() -> None:
 
 
 def test_a_failure_in_a_worker_is_the_callers(pool: Any) -> None:
-    def worker() -> _workers.Work:
+    def worker() -> sharing.Work:
         def do(row: int, column: int) -> None:
             if (row, column) == (1, 2):
                 msg = "tile (1, 2)"
@@ -146,13 +146,13 @@ def test_a_failure_in_a_worker_is_the_callers(pool: Any) -> None:
 
         return do
 
-    tiles = list(_grid.rounds(8, 8, True))
+    tiles = list(places.rounds(8, 8, True))
     for _ in range(3):  # and the pool serves on
         with pytest.raises(ZeroDivisionError, match=r"tile \(1, 2\)"):
-            _workers.side_by_side(pool, 2, tiles, True, worker)
+            sharing.side_by_side(pool, 2, tiles, True, worker)
     done: list[Any] = []
     work = lambda *tile: done.append(tile)  # noqa: E731
-    _workers.side_by_side(pool, 2, tiles, True, lambda: work)
+    sharing.side_by_side(pool, 2, tiles, True, lambda: work)
     assert sorted(done) == sorted(tiles)
 
 
@@ -161,7 +161,7 @@ def test_a_failure_in_a_worker_is_the_callers(pool: Any) -> None:
     [(8192, 2, 512), (1024, 2, 256), (600, 2, 150), (600, 64, 128), (600, 1, 512)],
 )
 def test_tiles_are_as_small_as_workers_need_them(rows: int, workers: int, expected: int) -> None:
-    assert _workers.tile_rows(rows, 512, workers) == expected
+    assert sharing.tile_rows(rows, 512, workers) == expected
 
 
 def test_where_no_thread_can_be_started_the_caller_does_the_tiles(monkeypatch: Any) -> None:
@@ -169,19 +169,19 @@ def test_where_no_thread_can_be_started_the_caller_does_the_tiles(monkeypatch: A
         msg = "can't start new thread"
         raise RuntimeError(msg)
 
-    pool = _workers.Pool(lambda: None)
+    pool = sharing.Pool(lambda: None)
     monkeypatch.setattr(threading.Thread, "start", start)
     done: list[Any] = []
-    _workers.side_by_side(
-        pool, 2, _grid.rounds(8, 8, True), True, lambda: lambda *tile: done.append(tile)
+    sharing.side_by_side(
+        pool, 2, places.rounds(8, 8, True), True, lambda: lambda *tile: done.append(tile)
     )
-    assert done == list(_grid.rounds(8, 8, True))
+    assert done == list(places.rounds(8, 8, True))
     assert not pool.passes
     with pytest.raises(ZeroDivisionError):
-        _workers.side_by_side(
+        sharing.side_by_side(
             pool,
             2,
-            _grid.rounds(8, 8, True),
+            places.rounds(8, 8, True),
             True,
             lambda: lambda *_: 1 / 0,
         )
@@ -212,11 +212,11 @@ def two_workers(monkeypatch: Any) -> Any:
     """PyTorch's module of tiles, two threads for it, and two views of 700 images."""
     import torch
 
-    from ntxent.torch import _tiled
+    from ntxent.torch._pairs import tiled as module
 
-    monkeypatch.setattr(_tiled, "most_workers", lambda rows: 2)
+    monkeypatch.setattr(module, "most_workers", lambda rows: 2)
     made = torch.Generator().manual_seed(0)
-    return _tiled, [torch.randn(700, 16, generator=made, requires_grad=True) for _ in range(2)]
+    return module, [torch.randn(700, 16, generator=made, requires_grad=True) for _ in range(2)]
 
 
 @pytest.mark.only("torch")

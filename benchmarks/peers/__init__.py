@@ -38,7 +38,7 @@ def form(key: str) -> Form:
         return found
 
     def make() -> Loss:
-        tiled = import_module(f"ntxent.{found.library}._tiled")
+        tiled = import_module(f"ntxent.{found.library}._pairs.tiled")
         for constant in constants.split(","):
             name, value = constant.split("=")
             if not hasattr(tiled, name):

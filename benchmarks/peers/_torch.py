@@ -96,9 +96,10 @@ def ours() -> Loss:
 
 def recomputed() -> Loss:
     """The smallest: every tile is computed again in the backward pass."""
-    from ntxent.torch import _tiled, nt_xent
+    from ntxent.torch import nt_xent
+    from ntxent.torch._pairs import tiled
 
-    _tiled.KEEP_BYTES = 0  # each form has a process of its own
+    tiled.KEEP_BYTES = 0  # each form has a process of its own
     return lambda z1, z2, temperature: nt_xent(
         z1, z2, temperature=temperature, implementation="tiled"
     )

@@ -49,7 +49,7 @@ def found() -> Iterator[dict[str, Any]]:
 
 def devices_of(name: str) -> list[dict[str, Any]]:
     """An entry for each device of a backend that is installed."""
-    ops = import_module(f"ntxent.{name}._ops").OPS
+    ops = import_module(f"ntxent.{name}._operations.backend").OPS
     version = import_module(name).__version__
     entries = []
     for device in ops.devices():

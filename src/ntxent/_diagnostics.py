@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ntxent import _row_stage
+from ntxent._any_backend import Array, Rows, checked_rows, to_numpy
+from ntxent._closed_form import row_stage
 from ntxent._spec import TEMPERATURE
-from ntxent._to_numpy import Array, Rows, checked_rows, to_numpy
-from ntxent.numpy._ops import OPS
-from ntxent.numpy._tiled import Pairs
+from ntxent.numpy._operations.backend import OPS
+from ntxent.numpy._pairs.tiled import Pairs
 
 NONE = -800.0  # the log of no weight: its exp is 0 in every dtype, and so is their product
 
@@ -146,7 +146,7 @@ def _diagnosed(rows: Rows, scale: float, normalize: bool) -> Diagnostics:
     (lse,), _ = pairs.forward(z, None, scale, keep=False)
     partners = [np.roll(z, -shift, axis=0) for shift in rows.shifts]
     positives = np.array([OPS.row_dot(z, partner) for partner in partners])
-    losses = _row_stage.stage_of(OPS, lse, [*positives], scale, "all", weighted=False).losses
+    losses = row_stage.stage_of(OPS, lse, [*positives], scale, "all", weighted=False).losses
     distances = [OPS.row_dot(z - partner, z - partner) for partner in partners]
     lengths = np.sqrt([OPS.row_dot(x, x) for x in (z, *partners)])
     rounding = z.shape[1] * np.finfo(z.dtype).eps * lengths[0] * lengths[1:]

@@ -31,8 +31,10 @@ from functools import partial, reduce
 from operator import add
 from typing import Any
 
-from ntxent import _closed, _closed_info_nce, _spec
-from ntxent._closed import Call, Closed, Needs
+from ntxent import _spec
+from ntxent._closed_form import losses as closed_form
+from ntxent._closed_form import two_towers
+from ntxent._closed_form.losses import Call, Closed, Needs
 from ntxent._protocol import Across, Array, Ops
 
 
@@ -68,7 +70,7 @@ def nt_xent(
         ops: Any, views: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
     ) -> Closed:
         call = Call(ops, normalize, reduction, implementation, across, needs)
-        return _closed.nt_xent(call, row_ids, shifts, denominator, views, temperature)
+        return closed_form.nt_xent(call, row_ids, shifts, denominator, views, temperature)
 
     return ops.evaluate(loss, closed, views, temperature, implementation, across)
 
@@ -131,7 +133,7 @@ def sup_con(
         ops: Any, arrays: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
     ) -> Closed:
         call = Call(ops, normalize, reduction, implementation, across, needs)
-        return _closed.sup_con(call, ops.classes(labels, across), arrays, temperature)
+        return closed_form.sup_con(call, ops.classes(labels, across), arrays, temperature)
 
     return ops.evaluate(loss, closed, [z], temperature, implementation, across)
 
@@ -183,7 +185,7 @@ def info_nce(
     ) -> Closed:
         call = Call(ops, normalize, reduction, implementation, across, needs)
         far_ids = None if ids is None else ids[pairs:]
-        return _closed_info_nce.info_nce(call, pair_ids, far_ids, symmetric, arrays, temperature)
+        return two_towers.info_nce(call, pair_ids, far_ids, symmetric, arrays, temperature)
 
     arrays = [query, key] if negatives is None else [query, key, negatives]
     return ops.evaluate(loss, closed, arrays, temperature, implementation, across)

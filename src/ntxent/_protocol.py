@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
-from ntxent import _checks
-from ntxent._classes import Classes
+from ntxent._checks.arguments import ArrayKind
+from ntxent._labels import Classes
 
 Array = Any
 
@@ -32,7 +32,7 @@ class Across(Protocol):
         """The mean over processes of a number, or of a 0-d array without gradient."""
 
 
-class Ops(_checks.ArrayKind, Protocol):
+class Ops(ArrayKind, Protocol):
     """The names over which the family is written; other arithmetic is the arrays' own `+ - *`."""
 
     def evaluate(

@@ -1,7 +1,7 @@
 """The contract: defaults, and what each loss refuses. Standard library only.
 
 The mathematics is in `_formula.py`; this page says what may be passed to it. All backends call
-these checks, so all say the same words, which are in `_checks.py`.
+these checks, so all say the same words, which are in `_checks/`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ntxent._checks import (
+from ntxent._checks.arguments import (
     DENOMINATORS,
     ArrayKind,
     check_alike,
@@ -21,7 +21,7 @@ from ntxent._checks import (
     check_temperature,
     size,
 )
-from ntxent._words import stacked, warn
+from ntxent._checks.messages import stacked, warn
 
 TEMPERATURE = 0.1
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 try:
     import matplotlib.pyplot as plt
 except ImportError as error:
-    from ntxent._checks import missing_framework
+    from ntxent._checks.arguments import missing_framework
 
     name = "plot"
     raise missing_framework(name, "matplotlib") from error
@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from ntxent._to_numpy import Array, Rows, checked_rows
+from ntxent._any_backend import Array, Rows, checked_rows
 
 __all__ = ["similarity"]
 

@@ -2,9 +2,9 @@
 
 This is the way a reader of the papers would first write them. Nothing here is fast, and nothing is
 shared with the backends: it is the oracle that their tests are held to. Each loss is a dictionary
-from every row to its terms (`ntxent._loops.Term`): which row it must find, among which, and with
-what weight. Sizes, as in arXiv 2002.05709: N images, two (or V) augmented views of each, 2N (or VN)
-rows.
+from every row to its terms (`ntxent._plain_loops.Term`): which row it must find, among which, and
+with what weight. Sizes, as in arXiv 2002.05709: N images, two (or V) augmented views of each, 2N
+(or VN) rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ntxent._loops import Array, Term, gradients_of, loss_of, similarities, stacked
+from ntxent._plain_loops import Array, Term, gradients_of, loss_of, similarities, stacked
 
 __all__ = ["gradients", "info_nce", "nt_xent", "row_losses", "sup_con"]
 

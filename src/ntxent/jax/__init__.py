@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     import jax as _jax  # noqa: F401 the one import whose failure has a remedy to name
 except ImportError as error:
-    from ntxent._checks import missing_framework
+    from ntxent._checks.arguments import missing_framework
 
     name = "jax"
     raise missing_framework(name, "JAX") from error

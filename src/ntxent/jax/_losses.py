@@ -6,11 +6,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntxent import _formula
-from ntxent._keywords import named
+from ntxent._checks.keywords import named
 from ntxent._spec import TEMPERATURE
-from ntxent.jax._across import across_of
-from ntxent.jax._arrays import taken, taken_temperature
-from ntxent.jax._ops import OPS
+from ntxent.jax._arguments import taken, taken_temperature
+from ntxent.jax._operations.backend import OPS
+from ntxent.jax._processes.mesh import across_of
 
 
 @named

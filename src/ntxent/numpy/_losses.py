@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
-from ntxent._keywords import named
+from ntxent._checks.keywords import named
 from ntxent._spec import TEMPERATURE
-from ntxent.numpy._ops import OPS, native
-from ntxent.numpy._tiled import Array
+from ntxent.numpy._operations.backend import OPS, native
+from ntxent.numpy._pairs.tiled import Array
 
 
 @named

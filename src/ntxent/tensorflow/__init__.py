@@ -5,13 +5,13 @@ from __future__ import annotations
 try:
     import tensorflow as tf  # noqa: F401 the one import whose failure has a remedy to name
 except ImportError as error:
-    from ntxent._checks import missing_framework
+    from ntxent._checks.arguments import missing_framework
 
     name = "tensorflow"
     raise missing_framework(name, "TensorFlow") from error
 
 from ntxent.tensorflow._info_nce import info_nce
-from ntxent.tensorflow._keras import InfoNCELoss, NTXentLoss, SupConLoss
 from ntxent.tensorflow._losses import nt_xent, sup_con
+from ntxent.tensorflow._modules.losses import InfoNCELoss, NTXentLoss, SupConLoss
 
 __all__ = ["InfoNCELoss", "NTXentLoss", "SupConLoss", "info_nce", "nt_xent", "sup_con"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ntxent import _formula
-from ntxent._keywords import named
+from ntxent._checks.keywords import named
 from ntxent._spec import TEMPERATURE
-from ntxent.tensorflow._across import replicas
-from ntxent.tensorflow._given import nonempty, same_shape, taken
-from ntxent.tensorflow._ops import OPS
+from ntxent.tensorflow._arguments import nonempty, same_shape, taken
+from ntxent.tensorflow._operations.backend import OPS
+from ntxent.tensorflow._processes.replicas import replicas
 
 
 @named

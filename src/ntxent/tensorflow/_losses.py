@@ -7,11 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from ntxent import _formula
-from ntxent._keywords import named
+from ntxent._checks.keywords import named
 from ntxent._spec import TEMPERATURE
-from ntxent.tensorflow._across import replicas
-from ntxent.tensorflow._given import check_order, nonempty, same_shape, taken
-from ntxent.tensorflow._ops import OPS
+from ntxent.tensorflow._arguments import check_order, nonempty, same_shape, taken
+from ntxent.tensorflow._operations.backend import OPS
+from ntxent.tensorflow._processes.replicas import replicas
 
 Tensor = Any
 

@@ -1,0 +1,1 @@
+"""What the formula asks of JAX."""

@@ -1,0 +1,100 @@
+"""The hot operation in JAX, and which implementation serves.
+
+`dense` is the matrix form: O(n^2) memory, every transformation of JAX.
+`tiled` (`tiled.py`) never holds the matrix: O(n d) memory, reverse mode. Of many processes'
+batch, `_processes/shards.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ntxent._pairs import headroom, places
+from ntxent._pairs.sides import two_sides
+from ntxent.jax._pairs import tiled
+from ntxent.jax._pairs.reverse_mode import reverse_only
+from ntxent.jax._pairs.tiles import Plan, alike, similarities
+from ntxent.jax._processes import shards
+from ntxent.jax._processes.mesh import JaxAcross
+from ntxent.jax._processes.shards import Spread
+
+IMPLEMENTATIONS: tuple[str, ...] = ("dense", "tiled")
+
+
+def pair_logsumexp(
+    queries: Array,
+    keys: Array | None,
+    scale: Any,
+    query_ids: Array | int,
+    key_ids: Array | int | None,
+    *,
+    unit: bool,
+    columns: bool = False,
+    implementation: str | None = None,
+    across: Any = None,
+) -> Array:
+    """See `ntxent._protocol.Ops.pair_logsumexp`."""
+    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
+    others = queries if keys is None else keys
+    left = as_ids(query_ids, queries)
+    right = left if key_ids is None else as_ids(key_ids, others)
+    if implementation == "dense":
+        return dense(queries, others, scale, left, right, columns, across)
+    sizes = queries.shape[0], others.shape[0]
+    most = sizes[1] if across is None else across.processes * max(sizes)
+    shifted = None if unit else True
+    if unit and isinstance(scale, float):
+        shifted = headroom.needs_shift(queries.dtype.itemsize, scale, most, unit)
+    arrays = queries, keys, jnp.asarray(scale, queries.dtype), left, right
+    if across is not None:
+        spread = Spread(across, tiled.TILE, columns, shifted, most)
+        varied = alike(*arrays, across.row_ids(queries))[:-1]
+        return shards.pair_logsumexp(spread, *reverse_only(*varied))
+    height, width = (places.tile_size(size, tiled.TILE) for size in sizes)
+    plan = Plan(*sizes, height, width, columns, keys is None, shifted)
+    held = plan.elements * queries.dtype.itemsize
+    plan = plan._replace(keeps=held <= tiled.KEEP_BYTES)
+    return tiled.pair_logsumexp(plan, *reverse_only(*alike(*arrays)))
+
+
+def as_ids(ids: Array | int, rows: Array) -> Array:
+    """The ids that a period stands for: 0 ... P-1, over and over."""
+    return ids if isinstance(ids, Array) else jnp.arange(rows.shape[0]) % ids
+
+
+def dense(
+    queries: Array,
+    keys: Array,
+    scale: Any,
+    query_ids: Array,
+    key_ids: Array,
+    columns: bool,
+    across: JaxAcross | None,
+) -> Array:
+    """The matrix form: n^2 scores at once, derivatives by JAX; of gathered rows too."""
+    if across is not None:
+        left, right = (queries, query_ids), (keys, key_ids)
+        parts = [(left, right), (right, left)][: 1 + columns]
+        return jnp.concatenate([gathered_dense(across, scale, *sides) for sides in parts])
+    same = query_ids[:, None] == key_ids[None]
+    scores = similarities(queries * scale, keys)
+    rows = masked_logsumexp(scores, same, 1)
+    return jnp.concatenate((rows, masked_logsumexp(scores, same, 0))) if columns else rows
+
+
+def gathered_dense(across: JaxAcross, scale: Any, own: Any, others: Any) -> Array:
+    """Log-sum-exp of the own rows over the others of all processes, both with their ids."""
+    (rows, ids), (keys, key_ids) = own, across.gathered(others)
+    return dense(rows, keys, scale, ids, key_ids, False, None)
+
+
+def masked_logsumexp(scores: Array, excluded: Array, axis: int) -> Array:
+    """Over the pairs that are not excluded; -inf, with no derivative of any order, without any."""
+    empty = excluded.all(axis)
+    kept = jnp.where(excluded & ~jnp.expand_dims(empty, axis), -math.inf, scores)
+    return jnp.where(empty, -math.inf, jax.nn.logsumexp(kept, axis))

@@ -1,0 +1,1 @@
+"""A batch spread over the devices of a mesh."""

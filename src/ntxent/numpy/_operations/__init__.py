@@ -1,0 +1,1 @@
+"""What the formula and its closed form ask of NumPy."""

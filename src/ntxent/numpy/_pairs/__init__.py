@@ -1,0 +1,1 @@
+"""The one expensive operation: all pairs of rows, dense or in tiles."""

@@ -1,0 +1,1 @@
+"""The one expensive operation on a CUDA GPU, in Triton."""

@@ -1,0 +1,1 @@
+"""A batch spread over the processes of a group."""

@@ -1,0 +1,1 @@
+"""The same under `torch.compile`, `torch.export`, `torch.func` and forward mode."""
