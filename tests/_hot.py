@@ -6,37 +6,44 @@ from functools import partial
 from typing import Any
 
 from ntxent._closed_form.losses import Closed
+from ntxent._spec import Options
 
 
 def log_sum_exp(
-    backend: Any, queries: Any, keys: Any, scale: Any, ids: Any, implementation: Any, **options: Any
+    backend: Any,
+    queries: Any,
+    keys: Any,
+    scale: Any,
+    ids: Any,
+    implementation: Any,
+    unit: bool,
+    columns: bool,
 ) -> Any:
-    """Of rows, then of columns; `keys=None` are the queries. Options are `unit` and `columns`."""
+    """Of rows, then of columns; `keys=None` are the queries."""
     arrays = [queries] if keys is None else [queries, keys]
 
-    def loss(ops: Any, arrays: Any, scale: Any, implementation: Any) -> Any:
-        given = arrays[0], arrays[1] if keys is not None else None, scale, *ids
-        return ops.pair_logsumexp(*given, implementation=implementation, **options)
+    def loss(ops: Any, arrays: Any, options: Options) -> Any:
+        given = arrays[0], arrays[1] if keys is not None else None, options.temperature, *ids
+        return ops.pair_logsumexp(*given, options, columns)
 
-    form = partial(closed, ids, options)
-    return backend.ops.evaluate(loss, form, arrays, scale, implementation)
+    form = partial(closed, ids, columns)
+    options = Options(scale, normalize=unit, implementation=implementation)  # not inverted here
+    return backend.ops.evaluate(loss, form, arrays, options)
 
 
-def closed(
-    ids: Any, options: Any, ops: Any, arrays: Any, scale: Any, implementation: Any, needs: Any
-) -> Closed:
+def closed(ids: Any, columns: bool, ops: Any, arrays: Any, options: Options, needs: Any) -> Closed:
     """In closed form, as `ntxent._closed_form` has it."""
 
     def keys_of(arrays: Any) -> Any:
         """None are the queries, unless the columns have log-sum-exps of their own."""
         if len(arrays) == 2:
             return arrays[1]
-        return arrays[0] if options["columns"] else None
+        return arrays[0] if columns else None
 
     keys = keys_of(arrays)
     key_ids = ids[0] if keys is not None and ids[1] is None else ids[1]
-    asked = options["unit"], options["columns"], implementation, None
-    pairs = ops.closed_pairs(ids[0], key_ids, *asked)
+    scale = options.temperature
+    pairs = ops.closed_pairs(ids[0], key_ids, columns, options)
     lses, kept = pairs.forward(arrays[0], keys, scale, any(needs))
     value = ops.xp.concatenate(lses)
     if not any(needs):

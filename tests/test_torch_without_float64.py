@@ -256,11 +256,12 @@ def test_no_graph_of_a_compiler_has_float64(
 
 
 def test_across_processes_it_is_refused(device: Any) -> None:
+    from ntxent._spec import Options
     from ntxent.torch._operations.backend import OPS
 
     z = device.from_numpy(np.eye(3), "float32")
     with pytest.raises(NotImplementedError, match="has no float64"):
-        OPS.evaluate(None, None, [z], 0.5, None, across=SimpleNamespace())
+        OPS.evaluate(None, None, [z], Options(0.5, across=SimpleNamespace()))
 
 
 def test_which_devices_have_none(monkeypatch: Any) -> None:

@@ -30,7 +30,7 @@ def checked_rows(
 ) -> Rows:
     """What `nt_xent` makes of views and ids, after the same checks."""
     views, ids = [to_numpy(view) for view in views], to_numpy(ids)
-    _spec.check_nt_xent(OPS, views, temperature, ids, "all", normalize, "mean", None)
+    _spec.check_nt_xent(OPS, _spec.Options(temperature, normalize), views, ids, "all")
     images = len(views[0])
     with np.errstate(all="ignore"):  # NaN and infinity show in the result
         z = OPS.unit_rows(views)[0] if normalize else OPS.stack(*views)

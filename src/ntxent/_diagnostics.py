@@ -10,7 +10,7 @@ import numpy as np
 
 from ntxent._any_backend import Array, Rows, checked_rows, to_numpy
 from ntxent._closed_form import row_stage
-from ntxent._spec import TEMPERATURE
+from ntxent._spec import TEMPERATURE, Options
 from ntxent.numpy._operations.backend import OPS
 from ntxent.numpy._pairs.tiled import Pairs
 
@@ -142,7 +142,7 @@ def diagnostics(
 def _diagnosed(rows: Rows, scale: float, normalize: bool) -> Diagnostics:
     """The means; O(n d) but for the log-sum-exp and `_Negatives`, a pass over the tiles each."""
     z = rows.z
-    pairs = OPS.closed_pairs(rows.ids, None, normalize, False, None, None)
+    pairs = OPS.closed_pairs(rows.ids, None, False, Options(normalize=normalize))
     (lse,), _ = pairs.forward(z, None, scale, keep=False)
     partners = [np.roll(z, -shift, axis=0) for shift in rows.shifts]
     positives = np.array([OPS.row_dot(z, partner) for partner in partners])

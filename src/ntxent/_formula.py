@@ -26,8 +26,8 @@ a row's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import reduce
 from operator import add
 from typing import Any
 
@@ -35,44 +35,33 @@ from ntxent import _spec
 from ntxent._closed_form import losses as closed_form
 from ntxent._closed_form import two_towers
 from ntxent._closed_form.losses import Call, Closed, Needs
-from ntxent._protocol import Across, Array, Ops
+from ntxent._protocol import Array, Ops
+from ntxent._spec import Options
 
 
 def nt_xent(
-    ops: Ops,
-    views: Sequence[Array],
-    temperature: Any,
-    ids: Array | None,
-    denominator: str,
-    normalize: bool,
-    reduction: str,
-    implementation: str | None,
-    across: Across | None = None,
+    ops: Ops, options: Options, views: Sequence[Array], ids: Array | None, denominator: str
 ) -> Array:
     """`nt_xent` of every backend: check, stack, normalise, the formula, reduce."""
-    options = denominator, normalize, reduction, implementation
-    across = checked(across, _spec.check_nt_xent, (ops, views, temperature, ids, *options))
+    options = options.checked(_spec.check_nt_xent, ops, views, ids, denominator)
     images = ops.count(views[0])
-    if ids is None and across is not None:
-        ids = across.row_ids(views[0])
+    if ids is None and options.across is not None:
+        ids = options.across.row_ids(views[0])
     row_ids = images if ids is None else ops.repeat(ids, len(views))
     shifts = [images * view for view in range(1, len(views))]
 
-    def loss(ops: Ops, views: Sequence[Array], temperature: Any, implementation: Any) -> Array:
-        z = (ops.stack_unit if normalize else ops.stack)(*views)
-        scale = ops.inverse(temperature, z)
-        hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
-        lse = hot(z, None, scale, row_ids, None, implementation=implementation)
+    def loss(ops: Ops, views: Sequence[Array], options: Options) -> Array:
+        z = stacked(ops, views, options)
+        scale = ops.inverse(options.temperature, z)
+        lse = ops.pair_logsumexp(z, None, scale, row_ids, None, options)
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
-        return reduced(ops, rows, reduction, z.dtype, across)
+        return reduced(ops, rows, options, z.dtype)
 
-    def closed(
-        ops: Any, views: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
-    ) -> Closed:
-        call = Call(ops, normalize, reduction, implementation, across, needs)
-        return closed_form.nt_xent(call, row_ids, shifts, denominator, views, temperature)
+    def closed(ops: Any, views: Sequence[Array], options: Options, needs: Needs) -> Closed:
+        call = Call(ops, options, needs)
+        return closed_form.nt_xent(call, row_ids, shifts, denominator, views)
 
-    return ops.evaluate(loss, closed, views, temperature, implementation, across)
+    return ops.evaluate(loss, closed, views, options)
 
 
 def row_losses(
@@ -91,37 +80,27 @@ def row_losses(
     return ops.contrast(lse, lse_positives) + spread
 
 
-def sup_con(
-    ops: Ops,
-    z: Array,
-    labels: Array,
-    temperature: Any,
-    normalize: bool,
-    reduction: str,
-    implementation: str | None,
-    across: Across | None = None,
-) -> Array:
+def sup_con(ops: Ops, options: Options, z: Array, labels: Array) -> Array:
     """`sup_con` of every backend.
 
     Sum_p s_ip over the other rows of a class is z_i . (C - z_i), C the sum of the class: O(n d). A
     row with one positive alone may have a loss far below 1, so that its positive is left out of L_i
     and the loss is NT-Xent's; with more than one it is at least log 2 (docs/adr/0007).
     """
-    options = normalize, reduction, implementation
-    across = checked(across, _spec.check_sup_con, (ops, z, labels, temperature, *options))
+    options = options.checked(_spec.check_sup_con, ops, z, labels)
+    across = options.across
     labels = ops.repeat(labels, 1)  # as they are now: a buffer may be filled anew
 
-    def loss(ops: Ops, arrays: Sequence[Array], temperature: Any, implementation: Any) -> Array:
+    def loss(ops: Ops, arrays: Sequence[Array], options: Options) -> Array:
         classes = ops.classes(labels, across)
         anchors = classes.anchors
-        z = (ops.stack_unit if normalize else ops.stack)(*arrays)
-        scale = ops.inverse(temperature, z)
-        hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
-        lse = hot(z, None, scale, classes.ids, None, implementation=implementation)
+        z = stacked(ops, arrays, options)
+        scale = ops.inverse(options.temperature, z)
+        lse = ops.pair_logsumexp(z, None, scale, classes.ids, None, options)
         positives = ops.positive_means(z, classes, across)
         rows = ops.partner_contrast(lse, z, positives, scale, classes.within) * anchors
-        if reduction != "mean":
-            return reduced(ops, rows, reduction, z.dtype, across)
+        if options.reduction != "mean":
+            return reduced(ops, rows, options, z.dtype)
         total = ops.reduce(anchors, "sum", anchors.dtype)
         if across is not None:
             total = across.mean(total)
@@ -129,66 +108,70 @@ def sup_con(
         mean = ops.reduce(rows, "sum", rows.dtype) / ops.or_one(total)
         return ops.reduce(mean, "none", z.dtype)
 
-    def closed(
-        ops: Any, arrays: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
-    ) -> Closed:
-        call = Call(ops, normalize, reduction, implementation, across, needs)
-        return closed_form.sup_con(call, ops.classes(labels, across), arrays, temperature)
+    def closed(ops: Any, arrays: Sequence[Array], options: Options, needs: Needs) -> Closed:
+        call = Call(ops, options, needs)
+        return closed_form.sup_con(call, ops.classes(labels, across), arrays)
 
-    return ops.evaluate(loss, closed, [z], temperature, implementation, across)
+    return ops.evaluate(loss, closed, [z], options)
 
 
 def info_nce(
     ops: Ops,
+    options: Options,
     query: Array,
     key: Array,
     negatives: Array | None,
-    temperature: Any,
     ids: Array | None,
     symmetric: bool,
-    normalize: bool,
-    reduction: str,
-    implementation: str | None,
-    across: Across | None = None,
 ) -> Array:
     """`info_nce` of every backend; both directions come from one pass over the tiles."""
-    options = symmetric, normalize, reduction, implementation
-    arguments = ops, query, key, negatives, temperature, ids, *options
-    across = checked(across, _spec.check_info_nce, arguments)
+    options = options.checked(_spec.check_info_nce, ops, query, key, negatives, ids, symmetric)
     pairs = ops.count(query)
     if ids is not None:  # as they are now: a buffer may be filled anew before the backward pass
         ids = ops.repeat(ids, 1)
-    pair_ids = pairs if ids is None else ids[:pairs]
-    if ids is None and across is not None:
-        pair_ids = across.row_ids(query)
+    pair_ids, far_ids = (pairs, None) if ids is None else (ids[:pairs], ids[pairs:])
+    if ids is None and options.across is not None:
+        pair_ids = options.across.row_ids(query)
 
-    def loss(ops: Ops, arrays: Sequence[Array], temperature: Any, implementation: Any) -> Array:
-        query, key, *more = map(ops.stack_unit if normalize else ops.stack, arrays)
-        scale = ops.inverse(temperature, query)
-        hot: Callable[..., Array] = partial(ops.pair_logsumexp, unit=normalize, across=across)
-        hot = partial(hot, implementation=implementation)
-        lse = hot(query, key, scale, pair_ids, pair_ids, columns=symmetric)
+    def loss(ops: Ops, arrays: Sequence[Array], options: Options) -> Array:
+        query, key, *more = (stacked(ops, [array], options) for array in arrays)
+        scale = ops.inverse(options.temperature, query)
+        lse = ops.pair_logsumexp(query, key, scale, pair_ids, pair_ids, options, columns=symmetric)
         directions = [ops.half(lse, 0), ops.half(lse, 1)] if symmetric else [lse]
         for rows in more:
-            if len(rows.shape) == 3:
-                far = ops.own_logsumexp(query, rows, scale)
-            elif ids is None:  # a queue has nothing to do with the batch: no pair is left out
-                far = hot(query, rows, scale, ops.one_id(query, 0), ops.one_id(rows, 1))
-            else:
-                far = hot(query, rows, scale, pair_ids, ids[pairs:])
+            far = far_logsumexp(ops, query, rows, scale, pair_ids, far_ids, options)
             directions[0] = ops.logaddexp(directions[0], far)
         losses = ops.partner_contrasts(directions, query, key, scale)
-        return reduced(ops, mean_of(losses), reduction, query.dtype, across)
+        return reduced(ops, mean_of(losses), options, query.dtype)
 
-    def closed(
-        ops: Any, arrays: Sequence[Array], temperature: Any, implementation: Any, needs: Needs
-    ) -> Closed:
-        call = Call(ops, normalize, reduction, implementation, across, needs)
-        far_ids = None if ids is None else ids[pairs:]
-        return two_towers.info_nce(call, pair_ids, far_ids, symmetric, arrays, temperature)
+    def closed(ops: Any, arrays: Sequence[Array], options: Options, needs: Needs) -> Closed:
+        call = Call(ops, options, needs)
+        return two_towers.info_nce(call, pair_ids, far_ids, symmetric, arrays)
 
     arrays = [query, key] if negatives is None else [query, key, negatives]
-    return ops.evaluate(loss, closed, arrays, temperature, implementation, across)
+    return ops.evaluate(loss, closed, arrays, options)
+
+
+def far_logsumexp(
+    ops: Ops,
+    query: Array,
+    negatives: Array,
+    scale: Any,
+    pair_ids: Array | int,
+    far_ids: Array | None,
+    options: Options,
+) -> Array:
+    """Of the negatives that are nobody's partner: of each query's own, or shared by all."""
+    if len(negatives.shape) == 3:
+        return ops.own_logsumexp(query, negatives, scale)
+    if far_ids is None:  # a queue has nothing to do with the batch: no pair is left out
+        pair_ids, far_ids = ops.one_id(query, 0), ops.one_id(negatives, 1)
+    return ops.pair_logsumexp(query, negatives, scale, pair_ids, far_ids, options)
+
+
+def stacked(ops: Ops, arrays: Sequence[Array], options: Options) -> Array:
+    """All rows, of unit length where they are normalised."""
+    return (ops.stack_unit if options.normalize else ops.stack)(*arrays)
 
 
 def mean_of(terms: Sequence[Array]) -> Array:
@@ -196,19 +179,10 @@ def mean_of(terms: Sequence[Array]) -> Array:
     return terms[0] if len(terms) == 1 else reduce(add, terms) * (1 / len(terms))
 
 
-def reduced(ops: Ops, rows: Array, reduction: str, dtype: Any, across: Across | None) -> Array:
+def reduced(ops: Ops, rows: Array, options: Options, dtype: Any) -> Array:
     """Reduced; a shard's mean or sum so that the mean over processes is the whole batch's."""
+    across, reduction = options.across, options.reduction
     if across is None or reduction == "none":
         return ops.reduce(rows, reduction, dtype)
     weight = across.processes if reduction == "sum" else 1 / across.mean(ops.count(rows))
     return ops.reduce(ops.reduce(rows, "sum", rows.dtype) * weight, "none", dtype)
-
-
-def checked(
-    across: Across | None, check: Callable[..., None], arguments: Sequence[Any]
-) -> Across | None:
-    """Run a check, on all processes together."""
-    if across is not None:
-        return across.checked(check, arguments)
-    check(*arguments)
-    return None

@@ -37,17 +37,15 @@ class Ops(ArrayKind, Protocol):
 
     def evaluate(
         self,
-        loss: Callable[[Any, Sequence[Array], Any, Any], Array],
-        closed: Any,
+        loss: Callable[[Any, Sequence[Array], Any], Array],
+        closed: Callable[[Any, Sequence[Array], Any, Any], Any],
         arrays: Sequence[Array],
-        temperature: Any,
-        implementation: str | None,
-        across: Across | None = None,
+        options: Any,
     ) -> Array:
-        """`loss(ops, arrays, temperature, implementation)`, which the backend differentiates.
+        """`loss(ops, arrays, options)`, which the backend differentiates.
 
-        Or `closed(ops, arrays, temperature, implementation, needs)`, the same with its gradient.
-        Both are carried out by the `ops` that they are given, as a rule the backend itself.
+        Or `closed(ops, arrays, options, needs)`, the same with its gradient. Both are carried out
+        by the `ops` that they are given, as a rule the backend itself.
         """
 
     def count(self, rows: Array) -> Any:
@@ -123,18 +121,15 @@ class Ops(ArrayKind, Protocol):
         scale: Any,
         query_ids: Array | int,
         key_ids: Array | int | None,
-        *,
-        unit: bool,
+        options: Any,
         columns: bool = False,
-        implementation: str | None = None,
-        across: Across | None = None,
     ) -> Array:
         """Log-sum-exp of `scale * queries @ keys.T` along rows, then down `columns`: (n + m,).
 
         Only pairs with `query_ids[i] != key_ids[k]` count; a row without any gives -inf. An integer
         P as both ids stands for 0 ... P-1 over and over, so that no index array is built.
         `keys=None` means the queries themselves: each tile then serves its rows and its columns.
-        `unit` promises rows of length at most 1, so that |score| <= scale and no running maximum
-        may be needed. `across` processes rows are a shard's: those of the queries are over the keys
-        of all, and columns over the queries of all. Ids are arrays then.
+        Rows that are normalised have length 1 at most, so that |score| <= scale and no running
+        maximum may be needed. Across processes rows are a shard's: those of the queries are over
+        the keys of all, and columns over the queries of all. Ids are arrays then.
         """

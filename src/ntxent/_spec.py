@@ -6,8 +6,8 @@ these checks, so all say the same words, which are in `_checks/`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 from ntxent._checks.arguments import (
     DENOMINATORS,
@@ -26,15 +26,42 @@ from ntxent._checks.messages import stacked, warn
 TEMPERATURE = 0.1
 
 
+class Options(NamedTuple):
+    """What every loss takes by name, whatever its rows are."""
+
+    temperature: Any = TEMPERATURE
+    normalize: bool = True
+    reduction: str = "mean"
+    implementation: Any = None  # what the user asks for, and later what a backend makes of it
+    across: Any = None  # the processes that hold a batch together, `_protocol.Across`
+
+    def checked(self, check: Callable[..., None], kind: ArrayKind, *arguments: Any) -> Self:
+        """The same after a check, which all processes make together."""
+        if self.across is None:
+            check(kind, self, *arguments)
+            return self
+        return self._replace(across=self.across.checked(check, (kind, self, *arguments)))
+
+
+def check_options(
+    kind: ArrayKind,
+    options: Options,
+    rows: Any,
+    denominator: str = DENOMINATORS[0],
+    **switches: Any,
+) -> None:
+    """Those of every loss."""
+    check_temperature(kind, options.temperature, rows)
+    check_choices(kind, denominator, options.reduction, options.implementation)
+    check_switches(**switches, normalize=options.normalize)
+
+
 def check_nt_xent(
     kind: ArrayKind,
+    options: Options,
     views: Sequence[Any],
-    temperature: Any,
     ids: Any,
     denominator: str,
-    normalize: bool,
-    reduction: str,
-    implementation: str | None,
     alone: bool = True,
 ) -> None:
     """Refuse what `nt_xent` can't give a right number for; not alone, others have more rows."""
@@ -45,9 +72,7 @@ def check_nt_xent(
         )
         raise ValueError(msg)
     check_alike(kind, views, lambda number: f"view {number + 1}", "all views", "image")
-    check_temperature(kind, temperature, views[0])
-    check_choices(kind, denominator, reduction, implementation)
-    check_switches(normalize=normalize)
+    check_options(kind, options, views[0], denominator)
     rows = size(views[0])
     if ids is not None:
         check_ids(kind, "ids", ids, views[0], rows, "one for each image (not for each view)")
@@ -66,23 +91,14 @@ NO_NEGATIVES = (
 
 
 def check_sup_con(
-    kind: ArrayKind,
-    z: Any,
-    labels: Any,
-    temperature: Any,
-    normalize: bool,
-    reduction: str,
-    implementation: str | None,
-    alone: bool = True,
+    kind: ArrayKind, options: Options, z: Any, labels: Any, alone: bool = True
 ) -> None:
     """Refuse what `sup_con` can't give a right number for, warn of a batch that teaches nothing.
 
     Not alone, others have more labels.
     """
     check_rows(kind, "z", z)
-    check_temperature(kind, temperature, z)
-    check_choices(kind, DENOMINATORS[0], reduction, implementation)
-    check_switches(normalize=normalize)
+    check_options(kind, options, z)
     check_ids(kind, "labels", labels, z, size(z), "one for each row of z")
     known = kind.known(labels) if alone else None
     if known is not None and len(set(known)) == len(known):
@@ -99,23 +115,18 @@ NO_POSITIVE = (
 
 def check_info_nce(
     kind: ArrayKind,
+    options: Options,
     query: Any,
     key: Any,
     negatives: Any,
-    temperature: Any,
     ids: Any,
     symmetric: bool,
-    normalize: bool,
-    reduction: str,
-    implementation: str | None,
     alone: bool = True,
 ) -> None:
     """Refuse what `info_nce` can't give a right number for."""
     check_alike(kind, (query, key), ("query", "key").__getitem__, "query and key", "pair")
-    check_temperature(kind, temperature, query)
     del alone  # nothing depends on it here
-    check_choices(kind, DENOMINATORS[0], reduction, implementation)
-    check_switches(symmetric=symmetric, normalize=normalize)
+    check_options(kind, options, query, symmetric=symmetric)
     pairs, words = size(query), "one for each pair"
     if negatives is not None:
         check_negatives(kind, negatives, query)

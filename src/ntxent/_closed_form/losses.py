@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from ntxent._closed_form import row_stage
 from ntxent._labels import Classes
-from ntxent._protocol import Across, Array
+from ntxent._protocol import Array
 
 Pullback = Callable[[Any, Any], "list[Array | None]"]
 Needs = Sequence[bool]  # which gradients are wanted: the temperature's, then each array's
@@ -45,10 +45,7 @@ class Call(NamedTuple):
     """What is asked of a loss, whichever it is, and the backend that carries it out."""
 
     ops: Any
-    normalize: bool
-    reduction: str
-    implementation: Any
-    across: Across | None
+    options: Any  # `_spec.Options`
     needs: Needs
 
     @property
@@ -63,34 +60,33 @@ class Call(NamedTuple):
         """
         if len(arrays[0].shape) == 2:
             self.ops.expect(arrays, sides)
-        if self.normalize:
+        if self.options.normalize:
             unit: tuple[Array, Array] = self.ops.unit_rows(arrays)
             return unit
         return self.ops.stack(*arrays), None
 
     def pairs(self, query_ids: Any, key_ids: Any = None, columns: bool = False) -> Any:
         """The hot operation."""
-        return self.ops.closed_pairs(
-            query_ids, key_ids, self.normalize, columns, self.implementation, self.across
-        )
+        return self.ops.closed_pairs(query_ids, key_ids, columns, self.options)
 
     def reduced(self, losses: Array, dtype: Any) -> tuple[Array, Any]:
         """The losses reduced, and what its upstream is multiplied by to be that of each.
 
         Of two directions, the rows of a matrix, the mean.
         """
+        reduction, across = self.options.reduction, self.options.across
         directions = losses.shape[0] if len(losses.shape) == 2 else 1
         size = losses.shape[-1]
-        if self.reduction == "none":
+        if reduction == "none":
             rows = losses if directions == 1 else losses.mean(0)
             return self.ops.cast(rows, dtype), 1 / directions
-        if self.reduction == "mean" and self.across is None:
+        if reduction == "mean" and across is None:
             # Added in float64: rounded first, losses of one size would be off by 1e-7 all together.
             return self.ops.cast(losses.mean(), dtype), 1 / (size * directions)
         weight: Any = 1 / directions
-        if self.across is not None:  # so that the mean over processes is the whole batch's
-            mean = self.reduction == "mean"
-            weight *= 1 / self.across.mean(size) if mean else self.across.processes
+        if across is not None:  # so that the mean over processes is the whole batch's
+            mean = reduction == "mean"
+            weight *= 1 / across.mean(size) if mean else across.processes
         return self.ops.cast(losses.sum() * weight, dtype), weight
 
     def to_inputs(self, grad: Array, rows: Array, lengths: Array | None) -> Array:
@@ -125,12 +121,11 @@ def nt_xent(
     shifts: Sequence[int],
     denominator: str,
     views: Sequence[Array],
-    temperature: Any,
 ) -> Closed:
     """NT-Xent; the positives of a row are `shifts` further on."""
     ops = call.ops
     z, lengths = call.rows(views)
-    scale = ops.inverse(temperature, z)
+    scale = ops.inverse(call.options.temperature, z)
     pairs = call.pairs(row_ids)
     (lse,), kept = pairs.forward(z, None, scale, call.differentiated)
     first, *others = shifts
@@ -170,11 +165,11 @@ def with_positives(
     return ops.less_product(grad, ops.roll(column, shift), ops.roll(z, shift), scale)
 
 
-def sup_con(call: Call, classes: Classes, arrays: Sequence[Array], temperature: Any) -> Closed:
+def sup_con(call: Call, classes: Classes, arrays: Sequence[Array]) -> Closed:
     """SupCon; the positive of a row is the mean of the others of its class."""
-    ops, across = call.ops, call.across
+    ops, across = call.ops, call.options.across
     z, lengths = call.rows(arrays)
-    scale = ops.inverse(temperature, z)
+    scale = ops.inverse(call.options.temperature, z)
     pairs = call.pairs(classes.ids)
     (lse,), kept = pairs.forward(z, None, scale, call.differentiated)
     means, others = ops.class_means(z, classes, across)
@@ -182,7 +177,7 @@ def sup_con(call: Call, classes: Classes, arrays: Sequence[Array], temperature: 
     stage = row_stage.contrast(ops, lse, dot, scale, call.differentiated, classes.within)
     share = share_of(call, classes.anchors)
     losses = stage.losses * share
-    value = ops.cast(losses if call.reduction == "none" else losses.sum(), z.dtype)
+    value = ops.cast(losses if call.options.reduction == "none" else losses.sum(), z.dtype)
     if not call.differentiated:
         return Closed(value)
 
@@ -204,11 +199,11 @@ def sup_con(call: Call, classes: Classes, arrays: Sequence[Array], temperature: 
 
 def share_of(call: Call, anchors: Array) -> Array:
     """What each row's loss has of the reduced one: only anchors have a positive."""
-    ops, across = call.ops, call.across
-    if call.reduction == "mean":
+    ops, across = call.ops, call.options.across
+    if call.options.reduction == "mean":
         total = anchors.sum()
         # Without any anchor 0 / 1, not 0 / 0: a step on such a batch leaves all weights alone.
         return anchors / ops.or_one(total if across is None else across.mean(total))
-    if call.reduction == "sum" and across is not None:
+    if call.options.reduction == "sum" and across is not None:
         return anchors * across.processes
     return anchors

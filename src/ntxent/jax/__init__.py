@@ -10,7 +10,8 @@ except ImportError as error:
     name = "jax"
     raise missing_framework(name, "JAX") from error
 
-from ntxent.jax._info_nce import info_nce
-from ntxent.jax._losses import nt_xent, sup_con
+from ntxent.jax._losses.info_nce import info_nce
+from ntxent.jax._losses.nt_xent import nt_xent
+from ntxent.jax._losses.sup_con import sup_con
 
 __all__ = ["info_nce", "nt_xent", "sup_con"]

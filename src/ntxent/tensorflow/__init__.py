@@ -10,8 +10,9 @@ except ImportError as error:
     name = "tensorflow"
     raise missing_framework(name, "TensorFlow") from error
 
-from ntxent.tensorflow._info_nce import info_nce
-from ntxent.tensorflow._losses import nt_xent, sup_con
+from ntxent.tensorflow._losses.info_nce import info_nce
+from ntxent.tensorflow._losses.nt_xent import nt_xent
+from ntxent.tensorflow._losses.sup_con import sup_con
 from ntxent.tensorflow._modules.losses import InfoNCELoss, NTXentLoss, SupConLoss
 
 __all__ = ["InfoNCELoss", "NTXentLoss", "SupConLoss", "info_nce", "nt_xent", "sup_con"]

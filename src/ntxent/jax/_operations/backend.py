@@ -14,6 +14,7 @@ from jax import Array, dtypes, lax
 from ntxent._checks.arguments import is_number
 from ntxent._checks.messages import Lines
 from ntxent._labels import Classes, classes
+from ntxent._spec import Options
 from ntxent.jax import _arguments
 from ntxent.jax._pairs.logsumexp import IMPLEMENTATIONS, pair_logsumexp
 from ntxent.jax._pairs.tiles import alike, product
@@ -59,18 +60,16 @@ class JaxOps:
 
     def evaluate(
         self,
-        loss: Callable[[Any, Sequence[Array], Any, Any], Array],
+        loss: Callable[[Any, Sequence[Array], Any], Array],
         closed: Any,
         arrays: Sequence[Array],
-        temperature: Any,
-        implementation: str | None,
-        across: Any = None,
+        options: Options,
     ) -> Array:
         """The loss itself: JAX transforms what it is made of."""
         del closed
-        exchange = None if across is None else across.exchange
-        chosen = _arguments.check_known_sizes(arrays, implementation, exchange)
-        return loss(self, arrays, temperature, chosen or self.choose(None))
+        exchange = None if options.across is None else options.across.exchange
+        chosen = _arguments.check_known_sizes(arrays, options.implementation, exchange)
+        return loss(self, arrays, options._replace(implementation=chosen or self.choose(None)))
 
     def count(self, rows: Array) -> int:
         return rows.shape[0]

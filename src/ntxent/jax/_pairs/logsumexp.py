@@ -16,6 +16,7 @@ from jax import Array
 
 from ntxent._pairs import headroom, places
 from ntxent._pairs.sides import two_sides
+from ntxent._spec import Options
 from ntxent.jax._pairs import tiled
 from ntxent.jax._pairs.reverse_mode import reverse_only
 from ntxent.jax._pairs.tiles import Plan, alike, similarities
@@ -32,18 +33,16 @@ def pair_logsumexp(
     scale: Any,
     query_ids: Array | int,
     key_ids: Array | int | None,
-    *,
-    unit: bool,
+    options: Options,
     columns: bool = False,
-    implementation: str | None = None,
-    across: Any = None,
 ) -> Array:
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
+    across, unit = options.across, options.normalize
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     others = queries if keys is None else keys
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, others)
-    if implementation == "dense":
+    if options.implementation == "dense":
         return dense(queries, others, scale, left, right, columns, across)
     sizes = queries.shape[0], others.shape[0]
     most = sizes[1] if across is None else across.processes * max(sizes)

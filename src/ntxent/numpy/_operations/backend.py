@@ -13,6 +13,7 @@ from ntxent._checks.messages import Lines
 from ntxent._closed_form.losses import Closed
 from ntxent._closed_form.operations import ClosedOps
 from ntxent._labels import Classes, classes
+from ntxent._spec import Options
 from ntxent.numpy._gradients.tape import Traced, untraced
 from ntxent.numpy._pairs.logsumexp import IMPLEMENTATIONS, closed_pairs, logsumexp
 from ntxent.numpy._pairs.tiled import Array
@@ -151,18 +152,16 @@ class NumpyOps(ClosedOps):
         loss: Any,
         closed: Callable[..., Closed],
         arrays: Sequence[Any],
-        temperature: Any,
-        implementation: str | None,
-        across: Any = None,
+        options: Options,
     ) -> Any:
         """The loss in closed form; `value_and_grad` passes traced arrays and differentiates."""
-        del loss, across  # NumPy differentiates nothing, and is one process
-        inputs = temperature, *arrays
+        del loss  # NumPy differentiates nothing
+        inputs = options.temperature, *arrays
         needs = [type(x) is Traced for x in inputs]
         # NaN and infinity show in the loss; 1/0 and log 0 are meant.
         with np.errstate(all="ignore"):
-            plain, *rows = map(untraced, inputs)
-            found = closed(self, rows, plain, implementation, needs)
+            temperature, *rows = map(untraced, inputs)
+            found = closed(self, rows, options._replace(temperature=temperature), needs)
         return found.value if not any(needs) else recorded(found, inputs)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ntxent._pairs.sides import Side
+from ntxent._spec import Options
 from ntxent.numpy._pairs import tiled
 from ntxent.numpy._pairs.tiled import Array, Ids, similarities
 
@@ -94,12 +95,13 @@ class DensePairs(NamedTuple):
 
 
 def closed_pairs(
-    query_ids: Ids, key_ids: Ids, unit: bool, columns: bool, implementation: str | None, across: Any
+    query_ids: Ids, key_ids: Ids, columns: bool, options: Options
 ) -> TiledPairs | DensePairs:
-    """The operation of this name."""
-    del across
+    """The operation of the implementation that is asked for."""
     ids = query_ids, key_ids
-    return DensePairs(ids, columns) if implementation == "dense" else TiledPairs(ids, unit, columns)
+    if options.implementation == "dense":
+        return DensePairs(ids, columns)
+    return TiledPairs(ids, options.normalize, columns)
 
 
 def logsumexp(scores: Array, axis: int) -> Array:

@@ -11,8 +11,9 @@ import tensorflow as tf
 from ntxent._checks.keywords import named
 from ntxent._spec import TEMPERATURE
 from ntxent.tensorflow._arguments import taken
-from ntxent.tensorflow._info_nce import info_nce
-from ntxent.tensorflow._losses import nt_xent, sup_con
+from ntxent.tensorflow._losses.info_nce import info_nce
+from ntxent.tensorflow._losses.nt_xent import nt_xent
+from ntxent.tensorflow._losses.sup_con import sup_con
 from ntxent.tensorflow._modules.base import Labelled, Loss, column
 from ntxent.tensorflow._operations.backend import OPS
 from ntxent.tensorflow._processes.replicas import Unrun, unrun

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ntxent._checks.arguments import is_number
 from ntxent._checks.messages import Lines
 from ntxent._labels import Classes, classes
+from ntxent._spec import Options
 from ntxent.tensorflow._operations.rows import dots, dots_ahead, unit
 from ntxent.tensorflow._pairs.logsumexp import IMPLEMENTATIONS, pair_logsumexp
 from ntxent.tensorflow._pairs.tile import lowest, none_where
@@ -65,16 +66,14 @@ class TensorflowOps:
 
     def evaluate(
         self,
-        loss: Callable[[Any, Sequence[Tensor], Any, Any], Tensor],
+        loss: Callable[[Any, Sequence[Tensor], Any], Tensor],
         closed: Any,
         arrays: Sequence[Tensor],
-        temperature: Any,
-        implementation: str | None,
-        across: Any = None,
+        options: Options,
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
-        del closed, across  # the closed form is for who has no tapes; processes are in the loss
-        return loss(self, arrays, temperature, implementation or self.choose(None))
+        del closed  # for who has no tapes
+        return loss(self, arrays, options)
 
     def count(self, rows: Tensor) -> Any:
         return count(rows)

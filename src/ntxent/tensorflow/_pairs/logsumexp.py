@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from ntxent._pairs.sides import sides, two_sides
+from ntxent._spec import Options
 from ntxent.tensorflow._pairs import dense, tiled
 from ntxent.tensorflow._pairs.closed_form import closed_form
 from ntxent.tensorflow._pairs.tile import fits
@@ -28,13 +29,11 @@ def pair_logsumexp(
     scale: Any,
     query_ids: Tensor | int,
     key_ids: Tensor | int | None,
-    *,
-    unit: bool,
+    options: Options,
     columns: bool = False,
-    implementation: str | None = None,
-    across: Any = None,
 ) -> Tensor:
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
+    across, unit = options.across, options.normalize
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
@@ -42,9 +41,9 @@ def pair_logsumexp(
     scale = tf.convert_to_tensor(scale, queries.dtype)
     if across is not None:
         left, right = (tf.cast(x, tf.int64) for x in (left, right))  # collectives take few integers
-        form = shards.dense if implementation == "dense" else shards.by_tiles
+        form = shards.dense if options.implementation == "dense" else shards.by_tiles
         return form(queries, keys, scale, left, right, unit, columns, across)
-    if implementation == "dense":
+    if options.implementation == "dense":
         return dense.pair_logsumexp(queries, keys, scale, left, right, columns)
     return by_tiles(queries, keys, scale, left, right, unshifted, columns)
 

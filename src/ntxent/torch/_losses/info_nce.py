@@ -1,4 +1,4 @@
-"""InfoNCE for PyTorch: words and defaults; the mathematics is in `_formula`."""
+"""`info_nce`: words and defaults; the mathematics is in `_formula`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.distributed import ProcessGroup
 
 from ntxent import _formula
 from ntxent._checks.keywords import named
-from ntxent._spec import TEMPERATURE
+from ntxent._spec import TEMPERATURE, Options
 from ntxent.torch._operations.backend import OPS
 from ntxent.torch._processes.across import Processes
 
@@ -116,17 +116,6 @@ def info_nce(
     0.126928
     """
     across = Processes.of(group, exchange)
-    loss: Tensor = _formula.info_nce(
-        OPS,
-        query,
-        key,
-        negatives,
-        temperature,
-        ids,
-        symmetric,
-        normalize,
-        reduction,
-        implementation,
-        across,
-    )
+    options = Options(temperature, normalize, reduction, implementation, across)
+    loss: Tensor = _formula.info_nce(OPS, options, query, key, negatives, ids, symmetric)
     return loss

@@ -1,4 +1,4 @@
-"""NT-Xent for PyTorch: words and defaults; the mathematics is in `_formula`."""
+"""`nt_xent`: words and defaults; the mathematics is in `_formula`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.distributed import ProcessGroup
 
 from ntxent import _formula
 from ntxent._checks.keywords import named
-from ntxent._spec import TEMPERATURE
+from ntxent._spec import TEMPERATURE, Options
 from ntxent.torch._operations.backend import OPS
 from ntxent.torch._processes.across import Processes
 
@@ -119,7 +119,6 @@ def nt_xent(
     (2, 2)
     """
     across = Processes.of(group, exchange)
-    loss: Tensor = _formula.nt_xent(
-        OPS, views, temperature, ids, denominator, normalize, reduction, implementation, across
-    )
+    options = Options(temperature, normalize, reduction, implementation, across)
+    loss: Tensor = _formula.nt_xent(OPS, options, views, ids, denominator)
     return loss

@@ -1,4 +1,4 @@
-"""SupCon for PyTorch: words and defaults; the mathematics is in `_formula`."""
+"""`sup_con`: words and defaults; the mathematics is in `_formula`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.distributed import ProcessGroup
 
 from ntxent import _formula
 from ntxent._checks.keywords import named
-from ntxent._spec import TEMPERATURE
+from ntxent._spec import TEMPERATURE, Options
 from ntxent.torch._operations.backend import OPS
 from ntxent.torch._processes.across import Processes
 
@@ -114,7 +114,6 @@ def sup_con(
     0.239545
     """
     across = Processes.of(group, exchange)
-    loss: Tensor = _formula.sup_con(
-        OPS, z, labels, temperature, normalize, reduction, implementation, across
-    )
+    options = Options(temperature, normalize, reduction, implementation, across)
+    loss: Tensor = _formula.sup_con(OPS, options, z, labels)
     return loss

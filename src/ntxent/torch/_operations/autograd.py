@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ntxent._closed_form.losses import Closed
+from ntxent._spec import Options
 from ntxent.torch._pairs.implementations import Choice
 from ntxent.torch._pairs.threads import LOCAL, hush, unhush
 
-Loss = Callable[[Any, Sequence[Any], Any, Any], Any]
+Loss = Callable[[Any, Sequence[Any], Any], Any]
 
 
 class Step(NamedTuple):
@@ -21,9 +22,12 @@ class Step(NamedTuple):
     loss: Loss
     closed: Callable[..., Closed]
     ops: Any  # that carry both out
-    choice: Choice
+    options: Options
     grad_enabled: bool
-    at_once: bool  # not where other processes have to see the upstream
+
+    def differentiated(self, arrays: Sequence[Tensor], temperature: Any, needs: Any) -> Closed:
+        """In closed form, with the gradients that are needed."""
+        return self.closed(self.ops, arrays, self.options._replace(temperature=temperature), needs)
 
 
 class ClosedForm(torch.autograd.Function):
@@ -39,19 +43,20 @@ class ClosedForm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, step: Step, temperature: Any, *arrays: Tensor) -> Tensor:
         needs = ctx.needs_input_grad[1:] if step.grad_enabled else ()
-        found = step.closed(step.ops, arrays, temperature, step.choice, needs)
+        found = step.differentiated(arrays, temperature, needs)
         value: Tensor = found.value
         if found.pullback is None:
             return value
         by_number = not isinstance(temperature, Tensor)
-        ctx.loss, ctx.ops, ctx.hushed = step.loss, step.ops, LOCAL.asked > 0
+        ctx.step, ctx.hushed = step, LOCAL.asked > 0
         ctx.pullback, ctx.counts = None, (1, *found.counts)
         ctx.temperature = temperature if by_number else None
         inputs = arrays if by_number else (temperature, *arrays)
         ctx.dtype, held = arrays[0].dtype, _held(inputs)
         ctx.temperature_shape = None if by_number else temperature.shape
         exact = ctx.dtype == value.dtype and (by_number or temperature.dtype == value.dtype)
-        if step.at_once and exact and value.dim() == 0:
+        alone = step.options.across is None  # or others have to see the upstream, not yet there
+        if alone and exact and value.dim() == 0:
             ctx.save_for_backward(held, *found.pullback(found.saved, 1.0))
             return value
         # Autograd owns the tensors: it frees them after the backward pass, and hooks may offload
@@ -163,11 +168,13 @@ def _graph_of_gradients(ctx: Any, held: Tensor | None, g: Tensor) -> list[Tensor
     if held is None:
         raise RuntimeError(UNSAVED)
     node: Any = held.grad_fn
+    step: Step = ctx.step
     # Aliases, so that an input that is made from another (or is another) is held constant here.
     aliases = [x.view_as(x) for x in node.saved_tensors]
     inputs = aliases if ctx.temperature is None else [ctx.temperature, *aliases]
     with torch.autocast(g.device.type, enabled=False):
-        value = ctx.loss(ctx.ops, inputs[1:], inputs[0], Choice("dense"))
+        options = step.options._replace(temperature=inputs[0], implementation=Choice("dense"))
+        value = step.loss(step.ops, inputs[1:], options)
     needed = ctx.needs_input_grad[1:]
     wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))

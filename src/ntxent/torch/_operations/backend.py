@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ntxent._checks.messages import Lines
 from ntxent._closed_form.losses import Closed
+from ntxent._spec import Options
 from ntxent.torch._operations import devices as hardware
 from ntxent.torch._operations.autograd import ClosedForm, Loss, Step
 from ntxent.torch._operations.float32 import FLOAT32
@@ -77,22 +78,20 @@ class TorchOps(FormulaOps):
         loss: Loss,
         closed: Callable[..., Closed],
         arrays: Sequence[Tensor],
-        temperature: Any,
-        implementation: str | None,
-        across: Any = None,
+        options: Options,
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others in closed form."""
         device = arrays[0].device
         kind, ops = device.type, self if hardware.has_float64(device) else FLOAT32
-        if ops is FLOAT32 and across is not None:
+        if ops is FLOAT32 and options.across is not None:
             raise NotImplementedError(NOT_ACROSS.format(device))
-        given = ops, loss, closed, arrays, temperature
+        name = options.implementation
         if not torch.is_autocast_enabled(kind):
-            return evaluated(*given, Choice(implementation), across)
+            return evaluated(ops, loss, closed, arrays, options, Choice(name))
         # Sums and losses are float32 all the same; a kernel may lower the product of the scores.
-        choice = Choice(implementation, torch.get_autocast_dtype(kind))
+        choice = Choice(name, torch.get_autocast_dtype(kind))
         with torch.autocast(kind, enabled=False):
-            return evaluated(*given, choice, across)
+            return evaluated(ops, loss, closed, arrays, options, choice)
 
 
 NOT_ACROSS = (
@@ -106,22 +105,21 @@ def evaluated(
     loss: Loss,
     closed: Callable[..., Closed],
     arrays: Sequence[Tensor],
-    temperature: Any,
+    options: Options,
     choice: Choice,
-    across: Any,
 ) -> Tensor:
     """By autograd itself, or in closed form."""
-    traced = calls.active()
-    if traced and choice.name is None and across is None and calls.fits_a_compiler(arrays):
+    traced, alone = calls.active(), options.across is None
+    if traced and choice.name is None and alone and calls.fits_a_compiler(arrays):
         choice = Choice("dense")
+    options = options._replace(implementation=choice)
     value: Tensor
     if traced or choice.name == "dense":
-        value = loss(ops, arrays, temperature, choice)
+        value = loss(ops, arrays, options)
     else:
-        at_once = across is None  # where others' upstream is needed, it isn't there yet
-        step = Step(loss, closed, ops, choice, torch.is_grad_enabled(), at_once)
+        step = Step(loss, closed, ops, options, torch.is_grad_enabled())
         try:
-            value = ClosedForm.apply(step, temperature, *arrays)
+            value = ClosedForm.apply(step, options.temperature, *arrays)
         finally:
             threads.unhush()
     return value

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ntxent._pairs.sides import Side, two_sides
+from ntxent._spec import Options
 from ntxent.torch._pairs.dense import dense
 from ntxent.torch._pairs.excluded import Ids
 from ntxent.torch._pairs.implementations import Choice, Implementation
@@ -32,14 +33,11 @@ def pair_logsumexp(
     scale: Any,
     query_ids: Tensor | int,
     key_ids: Tensor | int | None,
-    *,
-    unit: bool,
+    options: Options,
     columns: bool = False,
-    implementation: Choice | str | None = None,
-    across: Any = None,
 ) -> Any:
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
-    choice = implementation if isinstance(implementation, Choice) else Choice(implementation)
+    choice, across, unit = options.implementation, options.across, options.normalize
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
     ids: Ids = (query_ids, key_ids)
     if across is not None:
@@ -97,12 +95,11 @@ class ClosedPairs(NamedTuple):
         return served.backward(pairs, *sides, kept, by_keys)
 
 
-def closed_pairs(
-    query_ids: Any, key_ids: Any, unit: bool, columns: bool, choice: Choice, across: Any
-) -> ClosedPairs:
+def closed_pairs(query_ids: Any, key_ids: Any, columns: bool, options: Options) -> ClosedPairs:
     """The operation in closed form."""
-    ids = query_ids, key_ids
-    return ClosedPairs(ids if across is None else plain(ids), unit, columns, choice, across)
+    ids, across = (query_ids, key_ids), options.across
+    ids = ids if across is None else plain(ids)
+    return ClosedPairs(ids, options.normalize, columns, options.implementation, across)
 
 
 def plain(ids: Ids) -> Ids:

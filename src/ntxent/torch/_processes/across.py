@@ -58,8 +58,10 @@ class Processes(Group):
             check(*arguments, alone=False)
         except Exception as found:  # noqa: BLE001 whatever it is, the others would wait
             error = found
-        names = check.__code__.co_varnames[1:]
-        told = {"exchange": self.exchange, **dict(zip(names, arguments[1:], strict=False))}
+        _, options, *others = arguments
+        names = check.__code__.co_varnames[2:]  # of the others: how the message calls them
+        told = {**options._asdict(), **dict(zip(names, others, strict=False))}
+        told["exchange"] = told.pop("across").exchange
         near = [x for value in told.values() for x in announcement.flat(value)]
         cards = announcement.read(
             self.all_gathered(announcement.written(told, error), near[0] if near else None)
