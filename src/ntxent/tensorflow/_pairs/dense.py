@@ -6,22 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntxent.tensorflow._pairs.tile import lowest, none_where
+from ntxent.tensorflow._pairs.tile import Pairs, lowest, none_where
 
 Tensor = Any
 
 
-def pair_logsumexp(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    columns: bool,
-) -> Tensor:
+def pair_logsumexp(pairs: Pairs, columns: bool) -> Tensor:
     """The matrix form: n^2 scores at once, derivatives by TensorFlow."""
-    same = tf.equal(query_ids[:, None], key_ids)
-    scores = tf.matmul(queries * scale, queries if keys is None else keys, transpose_b=True)
+    same = tf.equal(pairs.query_ids[:, None], pairs.key_ids)
+    scores = tf.matmul(pairs.queries * pairs.scale, pairs.others, transpose_b=True)
     rows = masked_logsumexp(scores, same, 1)
     return tf.concat((rows, masked_logsumexp(scores, same, 0)), 0) if columns else rows
 

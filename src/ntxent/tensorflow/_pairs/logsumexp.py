@@ -11,11 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntxent._pairs.sides import sides, two_sides
+from ntxent._pairs.sides import scale_gradient, sides, two_sides
 from ntxent._spec import Options
 from ntxent.tensorflow._pairs import dense, tiled
 from ntxent.tensorflow._pairs.closed_form import closed_form
-from ntxent.tensorflow._pairs.tile import fits
+from ntxent.tensorflow._pairs.tile import Pairs, fits
 from ntxent.tensorflow._pairs.tiles import count
 from ntxent.tensorflow._processes import shards
 
@@ -38,14 +38,15 @@ def pair_logsumexp(
     left = as_ids(query_ids, queries)
     right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
     unshifted = unit and fits(scale, queries if keys is None else keys)
-    scale = tf.convert_to_tensor(scale, queries.dtype)
+    pairs = Pairs(queries, keys, tf.convert_to_tensor(scale, queries.dtype), left, right)
     if across is not None:
         left, right = (tf.cast(x, tf.int64) for x in (left, right))  # collectives take few integers
+        pairs = pairs._replace(query_ids=left, key_ids=right)
         form = shards.dense if options.implementation == "dense" else shards.by_tiles
-        return form(queries, keys, scale, left, right, unit, columns, across)
+        return form(pairs, unit, columns, across)
     if options.implementation == "dense":
-        return dense.pair_logsumexp(queries, keys, scale, left, right, columns)
-    return by_tiles(queries, keys, scale, left, right, unshifted, columns)
+        return dense.pair_logsumexp(pairs, columns)
+    return by_tiles(pairs, unshifted, columns)
 
 
 def as_ids(ids: Any, rows: Tensor) -> Tensor:
@@ -59,32 +60,23 @@ def as_ids(ids: Any, rows: Tensor) -> Tensor:
     return tf.gather(tf.stack((ids, tf.zeros((size,), ids.dtype))), 0)
 
 
-def by_tiles(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    unshifted: Any,
-    columns: bool,
-) -> Tensor:
+def by_tiles(pairs: Pairs, unshifted: Any, columns: bool) -> Tensor:
     """`tiled.py` with its closed-form derivative, and under that dense's."""
-    ids, symmetric, most = (query_ids, key_ids), keys is None, tiled.TILE
+    most = tiled.TILE
 
-    def forward(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Any:
-        arguments = queries, keys, scale, *ids, unshifted
-        row, column, kept = tiled.forward(*arguments, columns, most, True)
+    def forward(*inputs: Tensor) -> Any:
+        here = pairs.of(*inputs)
+        row, column, kept = tiled.forward(here, unshifted, columns, most, True)
         divisor = None if column is None else column.divisor
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            both = sides(upstream, row.divisor, divisor, count(queries))
-            grad, *more = tiled.backward(*arguments, *both, most, kept)
-            by_scale = tf.reduce_sum(queries * grad) / (2 * scale if symmetric else scale)
-            return grad, by_scale, *more
+            both = sides(upstream, row.divisor, divisor, count(here.queries))
+            grad, *more = tiled.backward(here, unshifted, *both, most, kept)
+            return grad, scale_gradient(here.queries, here.keys, grad, here.scale), *more
 
         return row.lse if column is None else tf.concat((row.lse, column.lse), 0), gradient
 
-    def matrix(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Tensor:
-        return dense.pair_logsumexp(queries, keys, scale, *ids, columns)
+    def matrix(*inputs: Tensor) -> Tensor:
+        return dense.pair_logsumexp(pairs.of(*inputs), columns)
 
-    return closed_form(forward, matrix, (queries, scale) if symmetric else (queries, scale, keys))
+    return closed_form(forward, matrix, pairs.inputs)

@@ -27,6 +27,31 @@ from ntxent.tensorflow._pairs.tiles import count
 Tensor = Any
 
 
+class Pairs(NamedTuple):
+    """What every form is given; see `ntxent._protocol.Ops.pair_logsumexp`."""
+
+    queries: Tensor
+    keys: Tensor | None  # None: the queries themselves
+    scale: Tensor
+    query_ids: Tensor
+    key_ids: Tensor
+
+    @property
+    def others(self) -> Tensor:
+        """The keys, whoever they are."""
+        return self.queries if self.keys is None else self.keys
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What there are gradients of: queries, scale, and keys if they have their own."""
+        given = self.queries, self.scale
+        return given if self.keys is None else (*given, self.keys)
+
+    def of(self, queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Pairs:
+        """The same of other inputs."""
+        return self._replace(queries=queries, scale=scale, keys=keys)
+
+
 class Found(NamedTuple):
     """Log-sum-exps, and what the gradient divides exponentials by; see `ntxent._pairs.Side`."""
 
@@ -97,18 +122,10 @@ def logarithm(sums: Any, shifted: bool) -> Found:
     return Found(lse, tf.where(tf.equal(found, 0), tf.ones_like(found), lse if shifted else found))
 
 
-def forward(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    columns: bool,
-    shifted: bool,
-) -> tuple[Found, Found | None, Tensor]:
+def forward(pairs: Pairs, columns: bool, shifted: bool) -> tuple[Found, Found | None, Tensor]:
     """What is found along rows and (if asked) columns, and the tile, for the backward pass."""
-    others = queries if keys is None else keys
-    tile = values(queries, others, scale, tf.equal(query_ids[:, None], key_ids), shifted)
+    excluded = tf.equal(pairs.query_ids[:, None], pairs.key_ids)
+    tile = values(pairs.queries, pairs.others, pairs.scale, excluded, shifted)
     row, *column = (
         logarithm(total(tile, axis, shifted), shifted) for axis in (1, 0)[: 1 + columns]
     )
@@ -116,22 +133,15 @@ def forward(
 
 
 def backward(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    tile: Tensor,
-    row_side: Side,
-    column_side: Side | None,
-    both: bool,
-    shifted: bool,
+    pairs: Pairs, tile: Tensor, row: Side, column: Side | None, both: bool, shifted: bool
 ) -> list[Tensor]:
     """The gradients of queries and (if both) keys; in the symmetric case one, of both together."""
-    row = prepared(tf, row_side, scale, shifted)
-    column = row if keys is None else None
-    if column_side is not None:
-        column = prepared(tf, column_side, scale, shifted)
-    weight = weights(tf, tile, row, column, shifted)
-    grads = [tf.matmul(weight, queries if keys is None else keys)]
-    if both and keys is not None:
-        grads.append(tf.matmul(weight, queries, transpose_a=True))
+    scale, symmetric = pairs.scale, pairs.keys is None
+    row = prepared(tf, row, scale, shifted)
+    if column is not None:
+        column = prepared(tf, column, scale, shifted)
+    weight = weights(tf, tile, row, row if symmetric else column, shifted)
+    grads = [tf.matmul(weight, pairs.others)]
+    if both and not symmetric:
+        grads.append(tf.matmul(weight, pairs.queries, transpose_a=True))
     return [x * factor(tf, scale, shifted) for x in grads]

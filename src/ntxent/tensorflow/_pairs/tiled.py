@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.framework.op_callbacks import should_invoke_op_callbacks  # no public names
@@ -20,7 +20,7 @@ from ntxent._pairs.functional_tile import both as sum_of
 from ntxent._pairs.functional_tile import factor, prepared, weights
 from ntxent._pairs.sides import Side
 from ntxent.tensorflow._pairs import tile as one_tile
-from ntxent.tensorflow._pairs.tile import Found, either, logarithm, lowest, total
+from ntxent.tensorflow._pairs.tile import Found, Pairs, either, logarithm, lowest, total
 from ntxent.tensorflow._pairs.tiles import Cut, add_to, count, cut, sizes, store, transposed, uncut
 
 Tensor = Any
@@ -38,47 +38,32 @@ KEEP_BYTES = 128 * 2**20
 
 
 def forward(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    unshifted: Any,
-    columns: bool,
-    most: int,
-    keep: bool,
+    pairs: Pairs, unshifted: Any, columns: bool, most: int, keep: bool
 ) -> tuple[Found, Found | None, Tensor | None]:
     """What is found along rows and (if asked) columns, and tiles for the backward pass."""
-    arguments = queries, keys, scale, query_ids, key_ids
     found: tuple[Found, Found | None, Tensor | None]
-    if alone(queries, keys):
-        found = either(unshifted, partial(one_tile.forward, *arguments, columns))
+    if alone(pairs):
+        found = either(unshifted, partial(one_tile.forward, pairs, columns))
     else:
-        found = forward_loops(*arguments, unshifted, columns, most, keep and in_xla())
+        found = forward_loops(pairs, unshifted, columns, most, keep and in_xla())
     return found
 
 
 def backward(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
+    pairs: Pairs,
     unshifted: Any,
-    row_side: Side,
-    column_side: Side | None,
+    row: Side,
+    column: Side | None,
     most: int,
     kept: Tensor | None = None,
     both: bool = True,
 ) -> list[Tensor]:
     """The gradients of queries and (if both) keys; in the symmetric case one, of both together."""
-    sides = row_side, column_side, both
     grads: list[Tensor]
-    if kept is not None and alone(queries, keys):
-        grads = either(unshifted, partial(one_tile.backward, queries, keys, scale, kept, *sides))
+    if kept is not None and alone(pairs):
+        grads = either(unshifted, partial(one_tile.backward, pairs, kept, row, column, both))
     else:
-        arguments = queries, keys, scale, query_ids, key_ids, unshifted
-        grads = backward_loops(*arguments, most, kept, *sides)
+        grads = backward_loops(pairs, unshifted, most, kept, row, column, both)
     return grads
 
 
@@ -90,54 +75,41 @@ def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
     plain = tf.function(function, autograph=False, reduce_retracing=True)
     compiled = tf.function(function, autograph=False, jit_compile=True)
 
-    def run(queries: Tensor, *rest: Any) -> Any:
-        rows = count(queries)
+    def run(pairs: Pairs, *rest: Any) -> Any:
+        rows = count(pairs.queries)
         large = isinstance(rows, int) and rows >= COMPILED_ROWS
         if large and not (in_xla() or should_invoke_op_callbacks()):  # XLA can't check numerics
-            return compiled(queries, *rest)
-        return (function if tf.inside_function() else plain)(queries, *rest)
+            return compiled(pairs, *rest)
+        return (function if tf.inside_function() else plain)(pairs, *rest)
 
     return run
 
 
 @as_graph
 def forward_loops(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    unshifted: Any,
-    columns: bool,
-    most: int,
-    keep: bool,
+    pairs: Pairs, unshifted: Any, columns: bool, most: int, keep: bool
 ) -> tuple[Found, Found | None, Tensor | None]:
     """`forward` of more than one tile."""
-    left, right = grid(queries, keys, query_ids, key_ids, most)
-    kept = most_kept(left, right, keys is None) if keep else 0
-    arguments = left, right, scale, keys is None, columns, kept
-    value: tuple[Found, Found | None, Tensor | None] = either(unshifted, partial(found, *arguments))
+    grid = Grid.of(pairs, most)
+    kept = most_kept(grid) if keep else 0
+    value: tuple[Found, Found | None, Tensor | None]
+    value = either(unshifted, partial(found, grid, columns, kept))
     return value
 
 
 @as_graph
 def backward_loops(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
+    pairs: Pairs,
     unshifted: Any,
     most: int,
     kept: Tensor | None,
-    row_side: Side,
-    column_side: Side | None,
+    row: Side,
+    column: Side | None,
     both: bool,
 ) -> list[Tensor]:
     """`backward` of more than one tile."""
-    left, right = grid(queries, keys, query_ids, key_ids, most)
-    arguments = left, right, scale, keys is None, kept, row_side, column_side, both
-    grads: list[Tensor] = either(unshifted, partial(gradients, *arguments))
+    grid = Grid.of(pairs, most)
+    grads: list[Tensor] = either(unshifted, partial(gradients, grid, kept, row, column, both))
     return grads
 
 
@@ -146,41 +118,48 @@ def in_xla() -> bool:
     return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
-def alone(queries: Tensor, keys: Tensor | None) -> bool:
+def alone(pairs: Pairs) -> bool:
     """Whether one tile is known to be all, of `ALONE` rows at most on both sides."""
-    numbers = [count(x) for x in (queries, keys) if x is not None]
+    numbers = [count(x) for x in (pairs.queries, pairs.others)]
     return all(isinstance(n, int) and n <= ALONE for n in numbers)
 
 
-def grid(
-    queries: Tensor, keys: Tensor | None, query_ids: Tensor, key_ids: Tensor, most: int
-) -> tuple[Cut, Cut]:
-    """Both sides in tiles."""
-    left = Cut.of(queries, query_ids, most)
-    return left, left if keys is None else Cut.of(keys, key_ids, most)
+class Grid(NamedTuple):
+    """Both sides in tiles; one of them in the symmetric case."""
+
+    left: Cut
+    right: Cut
+    scale: Tensor
+    symmetric: bool
+
+    @classmethod
+    def of(cls, pairs: Pairs, most: int) -> Grid:
+        """Cut into tiles of so many rows at most."""
+        left, symmetric = Cut.of(pairs.queries, pairs.query_ids, most), pairs.keys is None
+        right = left if symmetric else Cut.of(pairs.keys, pairs.key_ids, most)
+        return cls(left, right, pairs.scale, symmetric)
+
+    def values(self, row: Tensor, column: Tensor, shifted: bool) -> Any:
+        """Those of a tile, without what it was filled up with."""
+        left, right = self.left, self.right
+        excluded = tf.equal(left.ids[row][:, None], right.ids[column])
+        if left.filled or right.filled:
+            filling = tf.equal(left.index[row], 0)[:, None], tf.equal(right.index[column], 0)
+            excluded = tf.logical_or(excluded, tf.logical_or(*filling))
+        return one_tile.values(left.rows[row], right.rows[column], self.scale, excluded, shifted)
 
 
-def most_kept(left: Cut, right: Cut, symmetric: bool) -> int:
+def most_kept(grid: Grid) -> int:
     """How many tiles are kept, of those that aren't on the diagonal of the symmetric case."""
+    left, right = grid.left, grid.right
     if not (isinstance(left.tiles, int) and isinstance(right.tiles, int)):
         return 0
-    tiles = left.tiles * (left.tiles - 1) // 2 if symmetric else left.tiles * right.tiles
+    tiles = left.tiles * (left.tiles - 1) // 2 if grid.symmetric else left.tiles * right.tiles
     each = sizes(left.rows)[1] * sizes(right.rows)[1] * left.rows.dtype.size
     return int(min(KEEP_BYTES // each, tiles))
 
 
-def values(left: Cut, right: Cut, scale: Tensor, row: Tensor, column: Tensor, shifted: bool) -> Any:
-    """Those of a tile, without what it was filled up with."""
-    excluded = tf.equal(left.ids[row][:, None], right.ids[column])
-    if left.filled or right.filled:
-        filling = tf.equal(left.index[row], 0)[:, None], tf.equal(right.index[column], 0)
-        excluded = tf.logical_or(excluded, tf.logical_or(*filling))
-    return one_tile.values(left.rows[row], right.rows[column], scale, excluded, shifted)
-
-
-def over_tiles(
-    left: Cut, right: Cut, symmetric: bool, kept: int, step: Callable[..., Any], carry: Any
-) -> Any:
+def over_tiles(grid: Grid, kept: int, step: Callable[..., Any], carry: Any) -> Any:
     """`carry = step(carry, row, column, mirrored, place)` over all tiles.
 
     `mirrored` tells whether the tile also stands for its mirror image below the diagonal, `place`
@@ -188,6 +167,7 @@ def over_tiles(
     tiles that are kept and all others have loops of their own: a condition would copy what it
     returns.
     """
+    symmetric, left, right = grid.symmetric, grid.left, grid.right
 
     def loop(more: Callable[..., Any], body: Callable[..., Any], *variables: Any) -> Any:
         return tf.while_loop(more, body, variables, parallel_iterations=1)
@@ -213,13 +193,14 @@ def over_tiles(
 
 
 def found(
-    left: Cut, right: Cut, scale: Tensor, symmetric: bool, columns: bool, kept: int, shifted: bool
+    grid: Grid, columns: bool, kept: int, shifted: bool
 ) -> tuple[Found, Found | None, Tensor | None]:
     """Along rows, along columns if they are asked for, and the tiles that are kept, if any."""
+    left, right, scale, symmetric = grid
     each = 2 if shifted else 1  # what a sum is made of; the loops' variables are those of both
 
     def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool, place: Any) -> Any:
-        tile = values(left, right, scale, row, column, shifted)
+        tile = grid.values(row, column, shifted)
         rows, columns_, tiles = parts(carry)
         rows = added(rows, row, total(tile, 1, shifted))
         if mirrored or columns:
@@ -236,7 +217,7 @@ def found(
         return (store(zeros), store(zeros + lowest(zeros))) if shifted else (store(zeros),)
 
     tiles = [tf.TensorArray(scale.dtype, kept)] if kept else []
-    carry = over_tiles(left, right, symmetric, kept, step, (*start(left), *start(right), *tiles))
+    carry = over_tiles(grid, kept, step, (*start(left), *start(right), *tiles))
     row, column, tiles = parts([x.stack() for x in carry])
     if symmetric:
         row = sum_of(tf, row, column, lowest(row[0]))
@@ -254,30 +235,23 @@ def added(sums: Any, index: Tensor, more: Any) -> Any:
 
 
 def gradients(
-    left: Cut,
-    right: Cut,
-    scale: Tensor,
-    symmetric: bool,
-    kept: Any,
-    row_side: Side,
-    column_side: Side | None,
-    both: bool,
-    shifted: bool,
+    grid: Grid, kept: Any, row: Side, column: Side | None, both: bool, shifted: bool
 ) -> list[Tensor]:
     """The same, from the tiles."""
+    left, right, scale, symmetric = grid
 
     def tiles_of(side: Side, tiles: Any) -> Side:
         return Side(*(cut(x, tiles) for x in prepared(tf, side, scale, shifted)))
 
-    rows = tiles_of(row_side, left.tiles)
+    rows = tiles_of(row, left.tiles)
     columns = rows if symmetric else None
-    if column_side is not None:
-        columns = tiles_of(column_side, right.tiles)
+    if column is not None:
+        columns = tiles_of(column, right.tiles)
 
     def step(carry: Any, row: Tensor, column: Tensor, mirrored: bool, place: Any) -> Any:
         grad, *turned = carry
         again = place is None
-        tile = values(left, right, scale, row, column, shifted) if again else kept[place]
+        tile = grid.values(row, column, shifted) if again else kept[place]
         above = None if columns is None else Side(*(x[column] for x in columns))
         weight = weights(tf, tile, Side(*(x[row] for x in rows)), above, shifted)
         grad = add_to(grad, row, tf.matmul(weight, right.rows[column]))
@@ -292,7 +266,7 @@ def gradients(
     if both:
         start.append(store(transposed(tf.zeros_like(right.rows))))
     number = 0 if kept is None else count(kept)
-    grad, *turned = (x.stack() for x in over_tiles(left, right, symmetric, number, step, start))
+    grad, *turned = (x.stack() for x in over_tiles(grid, number, step, start))
     grads = [uncut(grad, left.count), *(uncut(transposed(x), right.count) for x in turned)]
     grads = [x * factor(tf, scale, shifted) for x in grads]
     return [grads[0] + grads[1]] if symmetric else grads

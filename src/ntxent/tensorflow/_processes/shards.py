@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ntxent._pairs.sides import Side, sides
-from ntxent.tensorflow._pairs import tile, tiled
+from ntxent.tensorflow._pairs import tiled
 from ntxent.tensorflow._pairs.closed_form import closed_form
 from ntxent.tensorflow._pairs.dense import pair_logsumexp
-from ntxent.tensorflow._pairs.tile import Found
+from ntxent.tensorflow._pairs.tile import Found, Pairs, fits
 from ntxent.tensorflow._pairs.tiles import count
 from ntxent.tensorflow._processes.replicas import Replicas
 
@@ -33,76 +33,49 @@ class Rows(NamedTuple):
     ids: Tensor
 
 
-def dense(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    unit: bool,
-    columns: bool,
-    across: Replicas,
-) -> Tensor:
+def dense(pairs: Pairs, unit: bool, columns: bool, across: Replicas) -> Tensor:
     """The matrices of own rows and all rows; TensorFlow differentiates them and the gathering."""
     del unit  # `reduce_logsumexp` always shifts
-    left, right = Rows(queries, query_ids), Rows(queries if keys is None else keys, key_ids)
+    left, right = Rows(pairs.queries, pairs.query_ids), Rows(pairs.others, pairs.key_ids)
 
     def lse(own: Rows, others: Rows) -> Tensor:
-        everyone = Rows(*across.gather(*others))
-        ids = own.ids, everyone.ids
-        return pair_logsumexp(own.rows, everyone.rows, scale, *ids, False)
+        return pair_logsumexp(against(own, Rows(*across.gather(*others)), pairs.scale), False)
 
     rows = lse(left, right)
     return tf.concat((rows, lse(right, left)), 0) if columns else rows
 
 
-def by_tiles(
-    queries: Tensor,
-    keys: Tensor | None,
-    scale: Tensor,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    unit: bool,
-    columns: bool,
-    across: Replicas,
-) -> Tensor:
-    """As `_pair_logsumexp.tiled`: the closed form, hidden from tapes, and under that dense's."""
-    options: Any = query_ids, key_ids, unit, columns, across
-
-    def forward(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Any:
-        pairs = Pairs(queries, keys, scale, *options)
-        return pairs.forward(), pairs.backward
-
-    def matrices(queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Tensor:
-        return dense(queries, keys, scale, *options)
-
-    inputs = (queries, scale) if keys is None else (queries, scale, keys)
-    return closed_form(forward, matrices, inputs)
+def against(own: Rows, everyone: Rows, scale: Tensor) -> Pairs:
+    """Own rows and the rows of all."""
+    return Pairs(own.rows, everyone.rows, scale, own.ids, everyone.ids)
 
 
-class Pairs:
+def by_tiles(pairs: Pairs, unit: bool, columns: bool, across: Replicas) -> Tensor:
+    """As `_pairs/logsumexp.py` has it: the closed form, hidden from tapes, over dense's."""
+
+    def forward(*inputs: Tensor) -> Any:
+        shard = Shard(pairs.of(*inputs), unit, columns, across)
+        return shard.forward(), shard.backward
+
+    def matrices(*inputs: Tensor) -> Tensor:
+        return dense(pairs.of(*inputs), unit, columns, across)
+
+    return closed_form(forward, matrices, pairs.inputs)
+
+
+class Shard:
     """One call of the hot operation: its rows, and between its passes what both need."""
 
-    def __init__(
-        self,
-        queries: Tensor,
-        keys: Tensor | None,
-        scale: Tensor,
-        query_ids: Tensor,
-        key_ids: Tensor,
-        unit: bool,
-        columns: bool,
-        across: Replicas,
-    ) -> None:
-        self.symmetric, self.columns = keys is None, columns
-        self.scale, self.across = scale, across
-        self.left = Rows(queries, query_ids)
-        self.right = self.left if keys is None else Rows(keys, key_ids)
+    def __init__(self, pairs: Pairs, unit: bool, columns: bool, across: Replicas) -> None:
+        self.symmetric, self.columns = pairs.keys is None, columns
+        self.scale, self.across = pairs.scale, across
+        self.left = Rows(pairs.queries, pairs.query_ids)
+        self.right = self.left if self.symmetric else Rows(pairs.others, pairs.key_ids)
         self.all_right = Rows(*across.gather(*self.right))
         self.all_left = self.all_right
         if not self.symmetric:
             self.all_left = Rows(*across.gather(*self.left))
-        self.unshifted = unit and tile.fits(scale, self.all_right.rows)
+        self.unshifted = unit and fits(self.scale, self.all_right.rows)
 
     def forward(self) -> Tensor:
         """The log-sum-exp of own queries, then of own keys if columns were asked for."""
@@ -116,8 +89,8 @@ class Pairs:
 
     def found(self, own: Rows, everyone: Rows) -> Found:
         """Of own rows over the rows of all."""
-        arguments = own.rows, everyone.rows, self.scale, own.ids, everyone.ids, self.unshifted
-        found: Found = tiled.forward(*arguments, False, tiled.TILE, False)[0]
+        pairs = against(own, everyone, self.scale)
+        found: Found = tiled.forward(pairs, self.unshifted, False, tiled.TILE, False)[0]
         return found
 
     def backward(self, upstream: Tensor) -> tuple[Tensor, ...]:
@@ -143,5 +116,5 @@ class Pairs:
 
     def gradient(self, own: Rows, everyone: Rows, side: Side, others: Side | None) -> Tensor:
         """Of own rows, from the rows of all."""
-        arguments = own.rows, everyone.rows, self.scale, own.ids, everyone.ids, self.unshifted
-        return tiled.backward(*arguments, side, others, tiled.TILE, None, False)[0]
+        pairs, most = against(own, everyone, self.scale), tiled.TILE
+        return tiled.backward(pairs, self.unshifted, side, others, most, None, False)[0]

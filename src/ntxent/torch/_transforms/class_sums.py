@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ntxent.torch._processes.group import Group
-from ntxent.torch._transforms.operators import one_by_one
+from ntxent.torch._transforms.operators import GROUP, one_by_one
 
 
 def in_order(rows: Tensor, groups: Tensor) -> Tensor:
@@ -27,18 +27,12 @@ def table(rows: Tensor, groups: Tensor, count: int) -> Tensor:
 
 # Inductor would make atomic additions of both, in any order, on a CPU of several threads too: it is
 # given one operator to call.
-@torch.library.custom_op("ntxent::class_sums", mutates_args=())
-def operator(
-    rows: Tensor,
-    groups: Tensor,
-    group: str,
-    exchange: str | None,
-    processes: int,
-    rank: int,
-    even: bool,
-) -> Tensor:
+@torch.library.custom_op(
+    "ntxent::class_sums", mutates_args=(), schema=f"(Tensor rows, Tensor groups, {GROUP}) -> Tensor"
+)
+def operator(rows: Tensor, groups: Tensor, *group: Any) -> Tensor:
     """The same, over the rows of all processes if there is a process group."""
-    across = Group.named(group, exchange, processes, rank, even)
+    across = Group.named(*group)
     if across is None:
         return in_order(rows, groups)
     total = torch.zeros_like(rows)
