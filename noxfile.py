@@ -85,9 +85,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the package, checked against the frameworks' own."""
+    """Types of the package, checked against the frameworks' own; and what a user sees of them."""
     install(session, "-e.[torch,jax,plot]", group="types")  # TensorFlow publishes no types
     session.run("mypy", *session.posargs)
+    session.run("pyright", "tests/user_program.py")  # what users' editors are told
 
 
 @nox.session
