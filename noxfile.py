@@ -75,12 +75,9 @@ def package(backend: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, formatting, spelling and pyproject.toml."""
+    """Style, formatting, spelling and pyproject.toml: the hooks, which mend what they can."""
     install(session, group="lint")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-    session.run("codespell")
-    session.run("validate-pyproject", "pyproject.toml")
+    session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure")
 
 
 @nox.session
