@@ -105,6 +105,17 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines and branches the tests of NumPy and PyTorch reach; prints what they don't."""
+    install(session, package("torch"), group="coverage")
+    for backend in ("numpy", "torch"):
+        chosen = ["--backend", backend, "--device", "cpu", "--require", *SIDE_BY_SIDE]
+        measured = ["--cov", "--cov-report=", *(["--cov-append"] if backend == "torch" else [])]
+        session.run("python", "-m", "pytest", *chosen, *measured, *session.posargs)
+    session.run("python", "-m", "coverage", "report")
+
+
+@nox.session
 @nox.parametrize("device", ["cpu"], ids=["cpu"])
 def kernels(session: nox.Session, device: str) -> None:
     """Triton's kernels without a GPU: in its interpreter, and compiled for two of them."""
