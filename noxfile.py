@@ -75,19 +75,17 @@ def package(backend: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, formatting, spelling and pyproject.toml."""
+    """Style, formatting, spelling and pyproject.toml: the hooks, which mend what they can."""
     install(session, group="lint")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-    session.run("codespell")
-    session.run("validate-pyproject", "pyproject.toml")
+    session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the package, checked against the frameworks' own."""
+    """Types of the package, checked against the frameworks' own; and what a user sees of them."""
     install(session, "-e.[torch,jax,plot]", group="types")  # TensorFlow publishes no types
     session.run("mypy", *session.posargs)
+    session.run("pyright", "tests/user_program.py")  # what users' editors are told
 
 
 @nox.session
@@ -104,6 +102,17 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
     if (backend, device) == ("torch", "gpu"):
         session.run("python", "-m", "pytest", *chosen, "--kernels", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines and branches the tests of NumPy and PyTorch reach; prints what they don't."""
+    install(session, package("torch"), group="coverage")
+    for backend in ("numpy", "torch"):
+        chosen = ["--backend", backend, "--device", "cpu", "--require", *SIDE_BY_SIDE]
+        measured = ["--cov", "--cov-report=", *(["--cov-append"] if backend == "torch" else [])]
+        session.run("python", "-m", "pytest", *chosen, *measured, *session.posargs)
+    session.run("python", "-m", "coverage", "report")
 
 
 @nox.session

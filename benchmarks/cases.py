@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import peers
 
@@ -62,11 +63,11 @@ class Case:
         return total + (max(self.budget_s, 3 * rounds) if rounds else 0.0)
 
 
-def case(library: str, loss: str, images: int, *forms: str, **rest: float | str | bool) -> Case:
+def case(library: str, loss: str, images: int, *forms: str, **rest: Any) -> Case:
     """All forms of a loss, or those named, on so many images."""
     budget_s, memory = rest.pop("budget_s", 3.0), rest.pop("memory", False)
     keys = tuple(f"{library}.{form}" for form in forms) or peers.of(library, loss)
-    setting = Setting(library, loss, images, **rest)  # type: ignore[arg-type]
+    setting = Setting(library, loss, images, **rest)
     return Case(setting, keys, float(budget_s), bool(memory) and images >= SMALLEST_MEMORY)
 
 
@@ -100,7 +101,7 @@ def full() -> list[Case]:
 
 def varied() -> list[Case]:
     """One thing at a time changed: widths, dtypes, temperatures, threads, forward alone."""
-    changes: list[dict[str, float | str | bool]] = [
+    changes: list[dict[str, Any]] = [
         *({"columns": columns} for columns in (64, 512, 2048)),
         *({"dtype": dtype} for dtype in ("bfloat16", "float16", "float64")),
         *({"temperature": temperature} for temperature in (0.05, 0.01)),

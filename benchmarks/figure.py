@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import measure, peers, report
 from benchmarks.cases import Setting
 from benchmarks.results import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = measure.ROOT / "docs" / "figures"
 # Ours in blues; the others in oranges and greys. The marker tells the form too.
@@ -51,8 +55,8 @@ def draw(rows: Sequence[Row], folder: Path = FOLDER) -> list[Path]:
             continue
         for kind in ("svg", "png") if library == "torch" else ("svg",):
             path = folder / f"speed-{library}.{kind}"
-            metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-            metadata["Description"] = digest(rows, library)
+            unsaid = ("Date", "Creator") if kind == "svg" else ("Software",)
+            metadata = dict.fromkeys(unsaid) | {"Description": digest(rows, library)}
             figure.savefig(path, metadata=metadata, transparent=True, dpi=150)
             made.append(path)
     return made
@@ -69,7 +73,7 @@ def digest(rows: Sequence[Row], library: str) -> str:
     return f"results {sha256(repr(shown).encode()).hexdigest()[:16]}"
 
 
-def drawn(rows: Sequence[Row], library: str) -> object:
+def drawn(rows: Sequence[Row], library: str) -> Figure | None:
     """Two panels, a line for each form; a straight line is a power of N."""
     import matplotlib.pyplot as plt
 

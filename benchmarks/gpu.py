@@ -160,7 +160,8 @@ def group(
     """All sizes of a loss in a precision."""
     device = options.device
     chosen = [form for form in forms(name) if form not in options.without]
-    off, failed = {}, {}
+    off: dict[str, tuple[float, float]] = {}
+    failed: dict[str, str] = {}
     for form in chosen:
         if form == "compiled":  # as the dense form, of which it is made
             off[form] = off["dense"]

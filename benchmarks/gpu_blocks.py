@@ -33,6 +33,9 @@ SHOWN = 6
 def grid(product: str, kernel: str, dim: int) -> Iterator[Blocks]:
     """All cuts that are tried: rows, columns, elements of a score and of a gradient."""
     backward = kernel == "backward"
+    parts: tuple[int, ...]
+    columns: tuple[int, ...]
+    stages: tuple[int, ...]
     if product == "float32":
         parts, rows, columns, stages = (32,), (64, 128), (32, 64, 128), (1, 2, 3)
     elif dim > 128:
@@ -53,7 +56,7 @@ def run(
 ) -> Callable[[], object]:
     """A launch of a kernel, to be called again."""
     torch.set_float32_matmul_precision("highest" if product == "float32" else "high")
-    launch.choose = lambda *_: blocks
+    launch.choose = lambda *_: blocks  # type: ignore[attr-defined]
     dtype = torch.bfloat16 if product == "half" else torch.float32
     values = torch.nn.functional.normalize(torch.randn(rows, dim, device=device)).to(dtype)
     pairs = Pairs(values, None, 10.0, (rows // 2, None), True, False)

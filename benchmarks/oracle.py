@@ -62,15 +62,15 @@ def errors(
     """Errors of loss and gradient, and "failed" if they are too large to be compared."""
     wanted_loss, wanted = reference(setting)
     limit, gradient_limit = tolerances(setting)
-    found: dict[str, float | str] = {"loss_error": abs(loss - wanted_loss) / wanted_loss}
+    found = {"loss_error": abs(loss - wanted_loss) / wanted_loss}
     right = found["loss_error"] <= limit  # not `>`: a NaN must fail
     if gradients is not None:
         found["gradient_error"] = gradient_error(gradients, wanted)
         right = right and found["gradient_error"] <= gradient_limit
-    if not right:
-        off = ", ".join(f"{name.split('_')[0]} by {value:.1e}" for name, value in found.items())
-        found["failed"] = f"wrong: off in {off}"
-    return found
+    if right:
+        return {**found}
+    off = ", ".join(f"{name.split('_')[0]} by {value:.1e}" for name, value in found.items())
+    return {**found, "failed": f"wrong: off in {off}"}
 
 
 def gradient_error(gradients: list[np.ndarray], wanted: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from benchmarks.peers import Form
 
 class TorchRun:
     """One step is forward, and backward if the setting has it."""
+
+    loss: Callable[..., Any]
 
     def __init__(self, form: Form, setting: Setting) -> None:
         import torch
@@ -38,7 +41,7 @@ class TorchRun:
     def result(self) -> tuple[float, list[np.ndarray] | None]:
         if not self.setting.backward:
             return self.value.item(), None
-        grads = [view.grad for view in self.views]
+        grads: list[Any] = [view.grad for view in self.views]
         wide = np.float64 if self.setting.dtype == "float64" else np.float32
         return self.value.item(), [grad.double().numpy().astype(wide) for grad in grads]
 
@@ -46,10 +49,13 @@ class TorchRun:
 class NumpyRun:
     """The same where the form itself returns the gradients."""
 
+    loss: Callable[..., Any]
+    views: Sequence[Any]
+    found: Any = None
+
     def __init__(self, form: Form, setting: Setting) -> None:
         check_serves(setting)
         self.loss, self.views, self.temperature = form.make(), views(setting), setting.temperature
-        self.found: Any = None
 
     def clear(self) -> None:
         self.found = None
@@ -65,18 +71,20 @@ class NumpyRun:
 class JaxRun(NumpyRun):
     """Compiled, and waited for."""
 
+    compiled: Callable[..., Any]
+    wait: Callable[[Any], Any]
+
     def __init__(self, form: Form, setting: Setting) -> None:
         import jax
         import jax.numpy as jnp
 
         check_serves(setting)
-
-        loss, self.wait = form.make(), jax.block_until_ready
+        loss = form.make()
+        self.wait = jax.block_until_ready
         self.compiled = jax.jit(
             jax.value_and_grad(lambda z1, z2: loss(z1, z2, setting.temperature), argnums=(0, 1))
         )
         self.views = [jnp.asarray(view) for view in views(setting)]
-        self.found: Any = None
 
     def step(self) -> None:
         self.found = self.wait(self.compiled(*self.views))
@@ -90,7 +98,7 @@ class TensorflowRun(JaxRun):
 
         check_serves(setting)
         tf.config.threading.set_intra_op_parallelism_threads(setting.threads)
-        loss = form.make()
+        loss: Callable[..., Any] = form.make()
 
         @tf.function(jit_compile=form.compiles)
         def step(*views: Any) -> Any:
@@ -105,7 +113,6 @@ class TensorflowRun(JaxRun):
 
         self.compiled, self.wait = step, wait
         self.views = [tf.constant(view) for view in views(setting)]
-        self.found: Any = None
 
 
 def check_serves(setting: Setting) -> None:

@@ -130,7 +130,7 @@ def counted_flops() -> Any:
                 self.total += 2 * left.shape[0] * left.shape[1] * right.shape[1]
             return func(*args, **(kwargs or {}))
 
-    return Flops()
+    return Flops()  # type: ignore[no-untyped-call]
 
 
 def loopback() -> int:
@@ -187,6 +187,12 @@ def beyond() -> str:
     return "\n".join(lines)
 
 
+def filled(page: str, name: str, table: str) -> str:
+    """The page with a table between its marks."""
+    text = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+    return re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _: text, page, flags=re.DOTALL)
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -197,9 +203,7 @@ def main() -> None:
     if options.write:
         page = PAGE.read_text(encoding="utf-8")
         for name, table in tables.items():
-            text = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-            marks = f"<!-- {name} -->.*<!-- /{name} -->"
-            page = re.sub(marks, lambda _, text=text: text, page, flags=re.DOTALL)
+            page = filled(page, name, table)
         PAGE.write_text(page, encoding="utf-8")
 
 

@@ -1,12 +1,16 @@
-"""Draw the figures of docs/from-formula-to-fast-code.md: `python docs/draw.py`.
+"""Draw the figures of docs/from-formula-to-fast-code.md and of docs/architecture.md.
 
-Two are written as they are, in a few rectangles and lines; the third is measured and plotted. Their
-ground is transparent, and what stands on it is of a middle tone: they serve light and dark pages.
-Colors are Okabe and Ito's, to be told apart by all eyes, and none means anything alone.
+python docs/draw.py           all of them
+python docs/draw.py rooms     one, by its name
+
+Three are written as they are, in a few rectangles and lines; the errors are measured and plotted.
+Their ground is transparent, and what stands on it is of a middle tone: they serve light and dark
+pages. Colors are Okabe and Ito's, to be told apart by all eyes, and none means anything alone.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,9 @@ INK, FAINT, DARK = "#777b81", "#c3c8cf", "#15181b"  # ink reads on white as on n
 SIZE, COUNT = 56, 6
 TILES_LEFT, TILES_TOP = 70, 40
 ROW, COLUMN = 1, 4
+
+# Of the rooms: the height of a box, and from one layer to the next.
+BOX, LAYER = 54, 84
 
 # Of the errors: temperatures at the axis, and the form of each line.
 TICKS = (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -174,6 +181,59 @@ def tiles_legend(x: float, y: float) -> list[str]:
     return parts
 
 
+def rooms() -> str:
+    """The rooms in layers, each asking only those below it."""
+    middle, left, right, forms = 340, 145, 535, 6 * LAYER + 4
+    parts = [
+        room(140, 0, 400, "_losses, _modules", "the public functions: words, defaults", True),
+        room(140, 1, 400, "_formula", "the family of losses, once"),
+        room(20, 2, 250, "_spec, _checks", "what is refused, and how it is said"),
+        room(410, 2, 250, "_closed_form", "losses with their gradients"),
+        room(140, 3, 400, "_operations", "the steps, in a framework's operations", True),
+        room(140, 4, 400, "_pairs/logsumexp", "which form serves all pairs of rows", True),
+        room(20, 5, 250, "_transforms", "while something traces", True),
+        room(410, 5, 250, "_processes", "against the rows of others", True),
+        # one of these, in a frame
+        rectangle(10, forms, 660, BOX + 20, "none", rx=9, stroke=INK, stroke_dasharray="4 4"),
+        room(20, 6.12, 150, "_pairs/dense", "the whole matrix", True),
+        room(183, 6.12, 151, "_pairs/one_tile", "a small batch", True),
+        room(347, 6.12, 150, "_pairs/tiled", "tile by tile", True),
+        room(510, 6.12, 150, "_kernels", "on a CUDA GPU", True),
+    ]
+    parts += [down(middle, *layers) for layers in ((0, 1), (1, 3), (3, 4), (4, 6))]
+    parts += [down(left, *layers) for layers in ((1, 2), (4, 5), (5, 6))]
+    parts += [down(right, *layers) for layers in ((1, 2), (2, 3), (4, 5), (5, 6))]
+    y = forms + BOX + 38
+    parts += [
+        rectangle(20, y, 20, 20, FAINT, rx=4),
+        text(50, y + 10, "once, for all backends", text_anchor="start", font_size=14),
+        rectangle(240, y, 20, 20, "none", rx=4, stroke=BLUE, stroke_width=2),
+        text(270, y + 10, "one in each backend that needs it", text_anchor="start", font_size=14),
+    ]
+    return svg(680, y + 30, parts)
+
+
+def room(x: float, layer: float, width: float, name: str, does: str, own: bool = False) -> str:
+    """A box with its name and what it does; its own in each backend, or one for all."""
+    y, middle = layer * LAYER + 4, x + width / 2
+    outline = {"stroke": BLUE, "stroke_width": 2} if own else {}
+    color, small = INK if own else DARK, 13 if width < 200 else 14
+    return "\n".join(
+        [
+            rectangle(x, y, width, BOX, "none" if own else FAINT, rx=6, **outline),
+            text(middle, y + 18, name, color, font_weight="bold", font_family="monospace"),
+            text(middle, y + 38, does, color, font_size=small),
+        ]
+    )
+
+
+def down(x: float, upper: int, lower: int) -> str:
+    """An arrow from one layer to a lower one."""
+    begin, end = upper * LAYER + BOX + 8, lower * LAYER
+    head = f'<polygon points="{x},{end} {x - 5},{end - 9} {x + 5},{end - 9}" fill="{INK}"/>'
+    return line([(x, begin), (x, end - 8)], INK, stroke_width=2) + head
+
+
 def errors(temperature: float) -> dict[str, tuple[float, float]]:
     """Relative errors in float32 of loss and gradient, by form; views 3 % apart.
 
@@ -243,11 +303,15 @@ def dress(axis: Any) -> None:
 
 
 def main() -> None:
-    """All three."""
+    """Those that are named, or all."""
     FIGURES.mkdir(exist_ok=True)
-    (FIGURES / "similarities.svg").write_text(similarities())
-    (FIGURES / "tiles.svg").write_text(tiles())
-    plot_errors(FIGURES / "errors.svg")
+    written_out = {"similarities": similarities, "tiles": tiles, "rooms": rooms}
+    names = sys.argv[1:] or [*written_out, "errors"]
+    for name in names:
+        if name == "errors":
+            plot_errors(FIGURES / "errors.svg")
+        else:
+            (FIGURES / f"{name}.svg").write_text(written_out[name]())
 
 
 if __name__ == "__main__":

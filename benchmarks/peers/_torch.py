@@ -82,7 +82,10 @@ def metric_learning() -> Loss:
     module = cache(NTXentLoss)
 
     def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        return module(temperature)(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
+        value: torch.Tensor = module(temperature)(
+            torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2)
+        )
+        return value
 
     return loss
 
@@ -131,7 +134,7 @@ def both(form: Form, pair_ns: float, pair_bytes: float) -> tuple[Form, Form]:
     return form, compiled
 
 
-PML = {"needs": "pytorch_metric_learning"}
+PML = "pytorch_metric_learning"
 FORMS = (
     *both(Form("torch", "eager", "cross-entropy", cross_entropy, 300, 20, 13), 14, 5),
     *both(Form("torch", "mask", "labels and mask", labels_mask, 600, 60, 40), 50, 30),
@@ -147,7 +150,7 @@ FORMS = (
         800,
         2100,
         most_images=512,
-        **PML,
+        needs=PML,
     ),
     *both(Form("torch", "ntxent", "ntxent", ours, 350, 4, ours=True), 4.5, 0),
     Form("torch", "recomputed", "ntxent, tiles recomputed", recomputed, 350, 5, ours=True),

@@ -51,7 +51,8 @@ def labelled(function: Callable[..., Any]) -> Loss:
         return torch.from_numpy(labels_of(images)).repeat(2)
 
     def loss(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        return function(torch.cat([z1, z2]), labels(len(z1)), temperature)
+        value: torch.Tensor = function(torch.cat([z1, z2]), labels(len(z1)), temperature)
+        return value
 
     return loss
 
@@ -117,7 +118,7 @@ FORMS = (
         40,
         44,
         loss="sup_con",
-        **PML,
+        needs=PML,
     ),
     *both(
         Form(
