@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntxent._pairs.sides import scale_gradient, sides, two_sides
+from ntxent._pairs.sides import sides, two_sides
 from ntxent._spec import Options
 from ntxent.tensorflow._pairs import dense, tiled
 from ntxent.tensorflow._pairs.closed_form import closed_form
@@ -72,7 +72,8 @@ def by_tiles(pairs: Pairs, unshifted: Any, columns: bool) -> Tensor:
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
             both = sides(upstream, row.divisor, divisor, count(here.queries))
             grad, *more = tiled.backward(here, unshifted, *both, most, kept)
-            return grad, scale_gradient(here.queries, here.keys, grad, here.scale), *more
+            by_scale = tf.reduce_sum(here.queries * grad) / here.scale
+            return grad, by_scale / 2 if here.keys is None else by_scale, *more
 
         return row.lse if column is None else tf.concat((row.lse, column.lse), 0), gradient
 
