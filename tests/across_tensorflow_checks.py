@@ -1,6 +1,6 @@
-"""Checks of losses over two replicas, each in a process of its own, as `across_tensorflow` is.
+"""Checks of losses over two replicas, in a process of their own, as `across_tensorflow` is.
 
-python tests/across_tensorflow_checks.py NAME
+python tests/across_tensorflow_checks.py NAME ...     prints each name when it is done
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def check_shifted_scores() -> None:
     """Where no exponential fits the dtype, and where the tiles of many rows are compiled."""
     from ntxent.tensorflow import _tiled
 
+    before = _tiled.TILE, _tiled.ALONE, _tiled.COMPILED_ROWS
     _tiled.TILE, _tiled.ALONE = 4, 8
     given = *views(), views()[0] + 1  # with a queue
 
@@ -106,6 +107,7 @@ def check_shifted_scores() -> None:
         _tiled.COMPILED_ROWS = compiled_rows
         for whole, parts in zip(*whole_and_shards(partial(slope, tau=tau), *given), strict=True):
             assert_near(parts / len(SIZES), whole)
+    _tiled.TILE, _tiled.ALONE, _tiled.COMPILED_ROWS = before
 
 
 def check_ids() -> None:
@@ -235,4 +237,6 @@ def check_fit() -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    globals()[f"check_{sys.argv[1]}"]()
+    for name in sys.argv[1:]:
+        globals()[f"check_{name}"]()
+        print(name, flush=True)

@@ -1,6 +1,6 @@
 """Losses in modes of TensorFlow that hold for a whole process, each in one of its own.
 
-python tests/reported_tensorflow.py NAME
+python tests/reported_tensorflow.py NAME ...     prints each name when it is done
 """
 
 from __future__ import annotations
@@ -128,4 +128,6 @@ def check_numerics() -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    globals()[f"check_{sys.argv[1]}"]()
+    for name in sys.argv[1:]:
+        globals()[f"check_{name}"]()
+        print(name, flush=True)
