@@ -151,6 +151,7 @@ def nightly(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", "--backend", backend, *every)
     kernels = ["--backend", "torch", "--kernels", *every]
     session.run("python", "-m", "pytest", *kernels, env=INTERPRETED)
+    session.run("python", "tests/parity.py", "--all")
 
 
 @nox.session

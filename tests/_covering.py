@@ -33,8 +33,9 @@ def chosen(count: int, parts_of: Callable[[int], Parts]) -> list[int]:
     return sorted(found)
 
 
-def every_two(grid: list[Any]) -> list[Any]:
+def every_two(cases: Iterable[Any]) -> list[Any]:
     """Cases of a grid, tuples, of whose parts every two still meet."""
+    grid = list(cases)
     pairs = lambda place: itertools.combinations(enumerate(grid[place]), 2)  # noqa: E731
     return [grid[place] for place in chosen(len(grid), pairs)]
 
