@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from _adapters import ADAPTERS, call
+from _adapters import ADAPTERS, XLA_IN_HASTE, call
 from _cases import Case, oracle
 from _covering import chosen
 from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
@@ -129,6 +130,8 @@ def main() -> None:
     if missing:
         parser.error(f"all backends must be installed; missing: {', '.join(missing)}")
     every = options.all or options.write
+    if not every:
+        os.environ.setdefault("XLA_FLAGS", XLA_IN_HASTE)
     # A process for each dtype, which spend their time compiling.
     count = len(BOUNDS) if options.device == "cpu" else 1
     with ProcessPoolExecutor(count, get_context("spawn")) as pool:

@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 TABLE, CHECK = HERE / "across_tensorflow.py", HERE / "across_tensorflow_checks.py"
 SIZES = UNEVEN[0]
 CHECKS = re.findall(r"^def check_(\w+)", CHECK.read_text(encoding="utf-8"), re.MULTILINE)
+CHECKS.sort(key="refusals".__eq__)  # the last of its process, whose collectives it breaks
 
 
 def started(*command: Any, **environment: str) -> subprocess.Popen[str]:
@@ -66,7 +67,7 @@ def test_shards_have_the_loss_and_the_gradient_of_the_whole(request: Any, batche
         assert_within(float(gradient), GRADIENT, f"gradient of {name}, {implementation}")
 
 
-@pytest.mark.parametrize("names", [CHECKS[::2], CHECKS[1::2]], ids=["some", "others"])
+@pytest.mark.parametrize("names", [CHECKS[1::2], CHECKS[::2]], ids=["some", "others"])
 def test_on_two_replicas(names: list[str]) -> None:
     """What is checked, the script says; not a process for each, which takes seconds to begin."""
     assert assert_finished(started(CHECK, *names), 600).split() == names
