@@ -37,7 +37,10 @@ DEVICES = {
     "jax": ["cpu", "gpu"],
     "tensorflow": ["cpu", "gpu"],
 }
-SIDE_BY_SIDE = ["--numprocesses=auto", "--dist=loadfile"]  # most tests keep one core busy
+# Most tests keep one core busy. An idle process takes tests from the other, whatever file they are
+# of: by files one of two is idle for minutes at the end.
+SIDE_BY_SIDE = ["--numprocesses=auto", "--dist=worksteal"]
+INTERPRETED = {"TRITON_INTERPRET": "1"}
 COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[backend]]
 
 nox.needs_version = ">=2025.2.9"
@@ -97,8 +100,8 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     """Tests of one backend on one device; a device that is missing fails."""
     install(session, package(backend), group="test")
     chosen = ["--backend", backend, "--device", device, "--require"]
-    if device == "cpu":  # a GPU's memory is for one process
-        chosen += SIDE_BY_SIDE
+    # A GPU's memory is for one process, and every case takes it little time.
+    chosen += SIDE_BY_SIDE if device == "cpu" else ["--all"]
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
     if (backend, device) == ("torch", "gpu"):
         session.run("python", "-m", "pytest", *chosen, "--kernels", *session.posargs)
@@ -121,9 +124,8 @@ def kernels(session: nox.Session, device: str) -> None:
     """Triton's kernels without a GPU: in its interpreter, and compiled for two of them."""
     install(session, "-e.[triton]", group="test")
     chosen = ["--backend", "torch", "--device", device, "--require", "--kernels"]
-    chosen += ["--numprocesses=auto"]
-    interpreted = {"TRITON_INTERPRET": "1"}
-    session.run("python", "-m", "pytest", *chosen, *session.posargs, env=interpreted)
+    chosen += SIDE_BY_SIDE
+    session.run("python", "-m", "pytest", *chosen, *session.posargs, env=INTERPRETED)
     session.run("python", "tests/kernels.py", "--dims", "64", "256")
     tried = ["--device", "cpu", "--sizes", "64", "--dims", "16", "--repeats", "1"]
     session.run("python", "-m", "benchmarks.gpu", *tried)  # it runs, until a GPU runs it
@@ -144,9 +146,21 @@ def extras(session: nox.Session, device: str) -> None:
     install(session, "-e.[torch,jax]", group="extras")
     alone(session, group="alone")
     chosen = ["--backend", "torch", "--device", device, "--require", "--extras"]
-    chosen += ["--numprocesses=auto"]  # not by files: in one of them the recipes are trained
+    chosen += SIDE_BY_SIDE
     session.run("python", "-m", "pytest", *chosen, *session.posargs)
     session.run("python", "tests/their_tests.py")
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """Every case of the tests: the sessions above run as many as let every two values meet."""
+    install(session, "-e.[all,triton]", group="test")
+    every = ["--require", "--all", *SIDE_BY_SIDE, *session.posargs]
+    for backend in DEVICES:
+        session.run("python", "-m", "pytest", "--backend", backend, *every)
+    kernels = ["--backend", "torch", "--kernels", *every]
+    session.run("python", "-m", "pytest", *kernels, env=INTERPRETED)
+    session.run("python", "tests/parity.py", "--all")
 
 
 @nox.session

@@ -56,20 +56,6 @@ GRID = [
 ]
 
 
-def every_two(grid: list[Any]) -> list[Any]:
-    """Cases of a grid, tuples, of whose parts every two still meet: for where a case takes long.
-
-    Each is the one that has most pairs which those before it lack.
-    """
-    pairs = [set(itertools.combinations(enumerate(case), 2)) for case in grid]
-    missing, found = set().union(*pairs), []
-    while missing:
-        best = max(range(len(grid)), key=lambda place: len(pairs[place] & missing))
-        missing -= pairs[best]
-        found.append(grid[best])
-    return found
-
-
 def make_views(case: Case, seed: int = 0) -> list[Array]:
     """The views of a case in float64."""
     rng = np.random.default_rng([seed, case.views, case.images, case.dim])

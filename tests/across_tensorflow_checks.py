@@ -1,6 +1,6 @@
-"""Checks of losses over two replicas, each in a process of its own, as `across_tensorflow` is.
+"""Checks of losses over two replicas, in a process of their own, as `across_tensorflow` is.
 
-python tests/across_tensorflow_checks.py NAME
+python tests/across_tensorflow_checks.py NAME ...     prints each name when it is done
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from _covering import every_two
 from _shards import GRADIENT, errors, few_positives
 from across_tensorflow import IMPLEMENTATIONS, SIZES, each, found, local, mirrored
 from ntxent.tensorflow import InfoNCELoss, NTXentLoss, SupConLoss, info_nce, nt_xent, sup_con
@@ -79,8 +80,9 @@ def of_two_classes(z: Any, **options: Any) -> Any:
 
 def check_second_derivatives() -> None:
     """Of a penalty: a shard's gradient is W times the whole batch's, so this W^2 times."""
-    losses = nt_xent, info_nce, partial(info_nce, symmetric=True), of_two_classes
-    for loss, implementation in product(losses, IMPLEMENTATIONS):
+    both = partial(info_nce, symmetric=True)
+    cases = [(loss, "tiled") for loss in (nt_xent, info_nce, both, of_two_classes)]
+    for loss, implementation in (*cases, (nt_xent, "dense"), (both, "dense")):
         of_penalty = partial(penalty, loss=loss, implementation=implementation)
 
         def slope(*inputs: Any, loss: Any = of_penalty, **options: Any) -> Any:
@@ -95,6 +97,7 @@ def check_shifted_scores() -> None:
     """Where no exponential fits the dtype, and where the tiles of many rows are compiled."""
     from ntxent.tensorflow._pairs import tiled
 
+    before = tiled.TILE, tiled.ALONE, tiled.COMPILED_ROWS
     tiled.TILE, tiled.ALONE = 4, 8
     given = *views(), views()[0] + 1  # with a queue
 
@@ -106,6 +109,7 @@ def check_shifted_scores() -> None:
         tiled.COMPILED_ROWS = compiled_rows
         for whole, parts in zip(*whole_and_shards(partial(slope, tau=tau), *given), strict=True):
             assert_near(parts / len(SIZES), whole)
+    tiled.TILE, tiled.ALONE, tiled.COMPILED_ROWS = before
 
 
 def check_ids() -> None:
@@ -185,12 +189,13 @@ def check_keras_reductions() -> None:
     z1, z2 = views()
     labels, weight = np.array([0, 1, 2, 0, 1, 3, 3, 0, 4]), np.arange(1.0, 10)
     kinds = (NTXentLoss, z2), (SupConLoss, labels), (InfoNCELoss, z2)
-    for reduction in ("sum_over_batch_size", "sum", "mean_with_sample_weight", "none"):
-        for (kind, target), weighted in product(kinds, (False, True)):
-            fn = partial(reduced, kind, weighted, reduction)
-            whole, parts = whole_and_shards(fn, z1, target, weight)
-            assert_near(parts[0] if reduction == "none" else parts[0].sum(), whole[0])
-            assert_near(parts[1], whole[1])
+    reductions = "sum_over_batch_size", "sum", "mean_with_sample_weight", "none"
+    for place, reduction, weighted in every_two(product(range(3), reductions, (False, True))):
+        kind, target = kinds[place]
+        fn = partial(reduced, kind, weighted, reduction)
+        whole, parts = whole_and_shards(fn, z1, target, weight)
+        assert_near(parts[0] if reduction == "none" else parts[0].sum(), whole[0])
+        assert_near(parts[1], whole[1])
 
 
 def trained(kind: str, strategy: Any) -> list[Any]:
@@ -235,4 +240,6 @@ def check_fit() -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    globals()[f"check_{sys.argv[1]}"]()
+    for name in sys.argv[1:]:
+        globals()[f"check_{name}"]()
+        print(name, flush=True)

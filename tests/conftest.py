@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from _adapters import ADAPTERS, cut_into
+from _adapters import ADAPTERS, XLA_IN_HASTE, cut_into
+from _covering import covering
 
 settings.register_profile("ntxent", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("ntxent")
@@ -41,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the tests that need peers or scikit-learn, and no others",
     )
     parser.addoption(
+        "--all",
+        action="store_true",
+        help="every case of the tests of which some cases would do (see _covering.py): at night",
+    )
+    parser.addoption(
         "--kernels",
         action="store_true",
         help="the tests of Triton's kernels, and no others: on a GPU, or with TRITON_INTERPRET=1",
@@ -51,7 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(backend): a test of one backend's own features")
     config.addinivalue_line("markers", "extras: a test that needs more than the backend")
     config.addinivalue_line("markers", "kernels: a test of Triton's kernels")
+    config.addinivalue_line("markers", "covering(names, ...): some cases do; see _covering.py")
     name, device = config.getoption("--backend"), config.getoption("--device")
+    if (name, device) == ("jax", "cpu") and not config.getoption("--all"):
+        os.environ.setdefault("XLA_FLAGS", XLA_IN_HASTE)  # read when JAX compiles first
     if config.getoption("--require") and name:
         if not ADAPTERS[name].installed():
             msg = f"--require: {name} is not installed"
@@ -83,6 +92,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for name in ("extras", "kernels")
         )
         (kept if meant and (mark is None or mark.args[0] in names) else dropped).append(item)
+    if not config.getoption("--all"):
+        kept, more = covering(kept)
+        dropped += more
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
 

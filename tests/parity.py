@@ -1,13 +1,16 @@
 """Every two backends on the same numbers, all losses: `python tests/parity.py`.
 
 It prints the worst difference of loss and gradient for each pair and dtype, and fails beyond the
-bounds. `--write` puts the table into docs/numerics.md.
+bounds. Every two of loss, form, geometry, size, temperature and implementation meet; `--all` takes
+all of them, of which most compile something anew. `--write` does too, and puts the table into
+docs/numerics.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from _adapters import ADAPTERS, call
+from _adapters import ADAPTERS, XLA_IN_HASTE, call
 from _cases import Case, oracle
+from _covering import chosen
 from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
 from _tolerances import gradient_error, relative_error, tolerance
 
@@ -31,6 +35,7 @@ CASES: list[tuple[str, str, Case]] = [
 ]
 CASES += [("sup_con", *case) for case in SUP_CON if case[1].temperature > 0.01][::2]
 CASES += [("info_nce", *case) for case in INFO_NCE if case[1].temperature > 0.01][::2]
+EVERY = list(itertools.product(CASES, ("dense", "tiled")))
 # In float32 each is within 1e-6 and 1e-5 of the truth, so two of them are within twice that.
 BOUNDS = {"float64": (1e-12, 1e-10), "float32": (2e-6, 2e-5)}
 Answer = tuple[Any, list[Any]]
@@ -68,11 +73,22 @@ def answer(backend: Any, loss: str, truth: Truth, dtype: str, **more: Any) -> An
     return value, [np.reshape(g, s) for g, s in zip(gradients, shapes, strict=True)]
 
 
-def differences(device: str, dtype: str) -> dict[tuple[str, str], tuple[float, float]]:
+def some() -> list[Any]:
+    """Of `EVERY` as many as let every two values meet."""
+
+    def pairs(place: int) -> Any:
+        (loss, kind, case), implementation = EVERY[place]
+        parts = loss, kind, case.geometry, case[1:4], case.temperature, implementation
+        return itertools.combinations(enumerate(parts), 2)
+
+    return [EVERY[place] for place in chosen(len(EVERY), pairs)]
+
+
+def differences(device: str, every: bool, dtype: str) -> dict[tuple[str, str], tuple[float, float]]:
     """For each pair of backends the worst difference of loss and gradient, over max(1, 0.1/tau)."""
     backends = {name: adapter(device) for name, adapter in ADAPTERS.items()}
     worst = dict.fromkeys(itertools.combinations(backends, 2), (0.0, 0.0))
-    for (loss, kind, case), implementation in itertools.product(CASES, ("dense", "tiled")):
+    for (loss, kind, case), implementation in EVERY if every else some():
         truth = truth_of(loss, kind, case, dtype)
         easing = tolerance(dtype, "loss", case.temperature) / tolerance(dtype, "loss", 1.0)
         options = {"temperature": case.temperature, "implementation": implementation}
@@ -107,19 +123,22 @@ def main() -> None:
     """Print the table, write it if asked, and fail where two differ by more than the bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--all", action="store_true", help="every case, not only some")
     parser.add_argument("--write", action="store_true", help="put the table into docs/numerics.md")
     options = parser.parse_args()
     missing = [name for name, adapter in ADAPTERS.items() if not adapter.installed()]
     if missing:
         parser.error(f"all backends must be installed; missing: {', '.join(missing)}")
+    every = options.all or options.write
+    if not every:
+        os.environ.setdefault("XLA_FLAGS", XLA_IN_HASTE)
     # A process for each dtype, which spend their time compiling.
     count = len(BOUNDS) if options.device == "cpu" else 1
     with ProcessPoolExecutor(count, get_context("spawn")) as pool:
-        devices = [options.device] * len(BOUNDS)
-        found = dict(zip(BOUNDS, pool.map(differences, devices, BOUNDS), strict=True))
-    print(
-        f"worst differences over {2 * len(CASES)} cases, relative, over max(1, 0.1 / temperature)"
-    )
+        given = [options.device] * len(BOUNDS), [every] * len(BOUNDS)
+        found = dict(zip(BOUNDS, pool.map(differences, *given, BOUNDS), strict=True))
+    count = len(EVERY if every else some())
+    print(f"worst differences over {count} cases, relative, over max(1, 0.1 / temperature)")
     print(table(found))
     if options.write:
         before, rest = PAGE.read_text().split(START)

@@ -1,6 +1,6 @@
 """Losses in modes of TensorFlow that hold for a whole process, each in one of its own.
 
-python tests/reported_tensorflow.py NAME
+python tests/reported_tensorflow.py NAME ...     prints each name when it is done
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from _covering import every_two
 from _shards import GRADIENT, LOSS, TEMPERATURE, errors, shards
 
 ROWS = (9,)
@@ -78,7 +79,7 @@ def in_session(name: str, form: str, function: bool) -> Any:
 
 def check_graphs_of_tensorflow_1() -> None:
     """In a program of TensorFlow 2, as a `tf.function` in a test of an Estimator's model."""
-    for name, form, function in product(("nt_xent", "sup_con"), FORMS, (False, True)):
+    for name, form, function in every_two(product(("nt_xent", "sup_con"), FORMS, (False, True))):
         assert_right(name, form, in_session(name, form, function))
 
 
@@ -111,7 +112,7 @@ def check_numerics() -> None:
 
     tiled.COMPILED_ROWS = 8  # XLA has no such checks
     tf.debugging.enable_check_numerics()
-    for name, form, mode in product(NAMES, FORMS, ("eager", "graph")):
+    for name, form, mode in every_two(product(NAMES, FORMS, ("eager", "graph"))):
         step = partial(derivatives, loss_of(name, form))
         step = step if mode == "eager" else tf.function(step)
         arrays = shards(name, ROWS).whole_arrays
@@ -128,4 +129,6 @@ def check_numerics() -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    globals()[f"check_{sys.argv[1]}"]()
+    for name in sys.argv[1:]:
+        globals()[f"check_{name}"]()
+        print(name, flush=True)

@@ -24,7 +24,7 @@ from ntxent._pairs import headroom
 
 
 def loss_and_gradients(
-    backend: Any, inputs: Any, dtype: str, temperature: float, **kwargs: Any
+    backend: Any, inputs: Any, dtype: str, temperature: float, key: str = "", **kwargs: Any
 ) -> tuple[Any, list[Any], Any]:
     """The mean loss, the gradients of the views and that of the temperature."""
 
@@ -32,10 +32,11 @@ def loss_and_gradients(
         return backend.module.nt_xent(*arrays[:-1], temperature=arrays[-1], **kwargs)
 
     arrays = [backend.from_numpy(x, dtype) for x in (*inputs, np.asarray(temperature))]
-    value, grads = backend.value_and_grad(fn, arrays, key=("nt_xent", *kwargs.items()))
+    value, grads = backend.value_and_grad(fn, arrays, key=(key, *kwargs.items()))
     return value, grads[:-1], grads[-1]
 
 
+@pytest.mark.covering(("geometry", "temperature", "implementation"))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_the_hostile_grid(
@@ -43,9 +44,8 @@ def test_the_hostile_grid(
 ) -> None:
     """Loss, row losses, gradients and the temperature's gradient are within the table."""
     truth, table = oracle(case, dtype), arithmetic(backend, dtype, implementation)
-    loss, grads, by_temperature = loss_and_gradients(
-        backend, truth.inputs, dtype, case.temperature, implementation=implementation
-    )
+    given = backend, truth.inputs, dtype, case.temperature, "hostile grid"
+    loss, grads, by_temperature = loss_and_gradients(*given, implementation=implementation)
     rows = backend.value(
         backend.module.nt_xent,
         *(backend.from_numpy(x, dtype) for x in truth.inputs),
@@ -82,6 +82,7 @@ def test_the_hostile_grid(
         note_worst(f"hostile grid, {what}", backend.name, error / bound)
 
 
+@pytest.mark.covering(("denominator", "temperature", "implementation"))
 @pytest.mark.parametrize("denominator", ["one_positive", "negatives"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("temperature", [0.005, 0.05, 0.5])
@@ -125,6 +126,7 @@ HALF = [
 ] + [(dtype, Case("random", 2, 150, 32, 0.05)) for dtype in ("float16", "bfloat16")]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("dtype", "case"), HALF, ids=str)
 def test_half_precision_is_no_worse_than_dense(
     backend: Any, dtype: str, case: Case, monkeypatch: Any, note_worst: Any
@@ -143,12 +145,15 @@ def test_half_precision_is_no_worse_than_dense(
     lengths = [np.array([[np.hypot.reduce(row)] for row in x]) for x in rounded]
 
     def errors(implementation: str) -> tuple[float, float]:
-        def fn(*views: Any) -> Any:
+        def fn(*arrays: Any) -> Any:
+            tau = arrays[-1]
             return backend.module.nt_xent(
-                *views, temperature=case.temperature, implementation=implementation
+                *arrays[:-1], temperature=tau, implementation=implementation
             )
 
-        loss, grads = backend.value_and_grad(fn, [backend.from_numpy(x, dtype) for x in rounded])
+        arrays = [backend.from_numpy(x, dtype) for x in rounded]
+        arrays.append(backend.from_numpy(np.array(case.temperature), "float32"))
+        loss, (*grads, _) = backend.value_and_grad(fn, arrays, key=("half", implementation))
         assert loss.dtype == np.float32
         return (
             relative_error(loss, rows.mean()),

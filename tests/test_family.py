@@ -68,6 +68,7 @@ def assert_table(
         note(f"{name}, {what}", backend.name, error / bound)
 
 
+@pytest.mark.covering(("kind", "temperature", "implementation"))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("kind", "case"), SUP_CON, ids=str)
 def test_sup_con(
@@ -77,6 +78,7 @@ def test_sup_con(
     assert_table(backend, "sup_con", truth, dtype, case, implementation, note_worst)
 
 
+@pytest.mark.covering(("kind", "temperature", "implementation"))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("kind", "case"), INFO_NCE, ids=str)
 def test_info_nce(
@@ -107,16 +109,13 @@ def test_half_precision_is_no_worse_than_dense(
     rows = np.array(reference.losses(terms, arrays, temperature, normalize=True))
 
     def found(implementation: str) -> tuple[float, list[Any]]:
-        value, grads = backend.value_and_grad(
-            lambda *given: call(
-                backend,
-                name,
-                given,
-                options,
-                temperature=temperature,
-                implementation=implementation,
-            ),
-            [backend.from_numpy(x, dtype) for x in arrays],
+        given = [backend.from_numpy(x, dtype) for x in arrays]
+        given.append(backend.from_numpy(np.array(temperature), "float32"))
+        how = {"implementation": implementation}
+        value, (*grads, _) = backend.value_and_grad(
+            lambda *x: call(backend, name, x[:-1], options, temperature=x[-1], **how),
+            given,
+            key=("half", name, implementation),
         )
         assert value.dtype == np.float32
         return relative_error(value, rows.mean()), [g.astype(np.float64) for g in grads]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from _cases import Case, every_two, oracle
+from _cases import Case, oracle
+from _covering import covering, every_two
 from _tolerances import TOLERANCES, assert_within, gradient_error, relative_error, tolerance
 
 TESTS = Path(__file__).parent
@@ -73,6 +75,35 @@ def test_every_two_values_meet_in_a_selection() -> None:
     assert set(found) <= set(grid)
     assert pairs(found) == pairs(grid)
     assert len(found) < len(grid) / 2
+
+
+def items_of(mark: Any) -> list[Any]:
+    """A test's cases: a case and a form of it each."""
+    return [
+        SimpleNamespace(
+            nodeid=f"test_it[{case}-{form}]",
+            callspec=SimpleNamespace(params={"case": case, "form": form}),
+            get_closest_marker=lambda _: mark,
+        )
+        for case, form in product([Case("close", 2, n, 3, t) for n in (1, 2) for t in (1, 2)], "ab")
+    ]
+
+
+def test_of_a_marked_test_some_cases_run() -> None:
+    """Fields of a case count each by itself; what is named meets; what isn't marked runs whole."""
+    triple = ("images", "temperature", "form")
+    for args, kwargs, count in (
+        ((), {}, 5),  # four would do, which the greedy choice misses
+        ((triple,), {}, 8),
+        ((("form",),), {"pairs": False}, 2),
+    ):
+        items = items_of(SimpleNamespace(args=args, kwargs=kwargs))
+        kept, left_out = covering(items)
+        assert len(kept) == count
+        assert sorted(map(id, kept + left_out)) == sorted(map(id, items))
+    with pytest.raises(KeyError):
+        covering(items_of(SimpleNamespace(args=(("no such name",),), kwargs={})))
+    assert covering(items_of(None))[1] == []
 
 
 def functions() -> list[tuple[str, ast.FunctionDef]]:

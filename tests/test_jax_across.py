@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from _cases import every_two
 from _largest import largest_array
 from _shards import EVEN, GRADIENT, LOSS, LOSSES, TEMPERATURE, few_positives, truth
 from _tolerances import assert_within, tolerance
@@ -48,11 +46,12 @@ def assert_exact(found: tuple[float, float]) -> None:
 
 
 @pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize(
-    ("name", "sizes", "exchange"), every_two(list(product(LOSSES, EVEN, ["gather", "ring"])))
-)
+@pytest.mark.covering(("name", "exchange"), ("sizes", "exchange"), pairs=False)
+@pytest.mark.parametrize("exchange", ["gather", "ring"])
+@pytest.mark.parametrize("sizes", EVEN, ids=str)
+@pytest.mark.parametrize("name", LOSSES)
 def test_shards_make_the_whole(across: Any, name: str, exchange: str, sizes: Any) -> None:
-    """Every two of these; types of varying axes are checked, or aren't."""
+    """Every loss and every batch by each exchange; varying axes are checked, or aren't."""
     run = partial(across.sharded, mesh=across.mesh_of(len(sizes)), check_vma=len(sizes) % 2 == 0)
     assert_exact(across.errors_of(name, sizes, run, exchange=exchange))
 
@@ -92,12 +91,13 @@ def test_pmap_and_vmap(across: Any, how: Any, name: str) -> None:
 
 
 @pytest.mark.usefixtures("dtype")
+@pytest.mark.covering
+@pytest.mark.parametrize("name", ["sup_con", "info_nce, symmetric, queue, ids"])
 @pytest.mark.parametrize("check_vma", [False, True])
-def test_several_axes(across: Any, how: Any, check_vma: bool) -> None:
+def test_several_axes(across: Any, how: Any, check_vma: bool, name: str) -> None:
     mesh = across.mesh_of(2, 2, axes=("x", "y"))
     run = partial(across.sharded, mesh=mesh, check_vma=check_vma)
-    for name in ("sup_con", "info_nce, symmetric, queue, ids"):
-        assert_exact(across.errors_of(name, FOUR, run, axis_name=("x", "y"), **how))
+    assert_exact(across.errors_of(name, FOUR, run, axis_name=("x", "y"), **how))
 
 
 def test_rows_of_no_reduction(across: Any, how: Any) -> None:
@@ -120,14 +120,15 @@ def test_rows_of_no_reduction(across: Any, how: Any) -> None:
     )
 
 
+@pytest.mark.covering(("name",), ("exchange",), pairs=False)
+@pytest.mark.parametrize("exchange", ["gather", "ring"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_nan_of_one_process_reaches_all(across: Any, name: str) -> None:
+def test_nan_of_one_process_reaches_all(across: Any, name: str, exchange: str) -> None:
     arrays, *others = across.stacked(name, THREE, np.float32)
     arrays[:2][-1][1, 2, 3] = np.nan  # a key: queries are met by keys alone
-    for exchange in ("gather", "ring"):
-        step = across.loss_of(name, THREE, axis_name="i", exchange=exchange)
-        losses = across.sharded(step, across.mesh_of(3))(arrays, *others)
-        assert np.isnan(losses).all()
+    step = across.loss_of(name, THREE, axis_name="i", exchange=exchange)
+    losses = across.sharded(step, across.mesh_of(3))(arrays, *others)
+    assert np.isnan(losses).all()
 
 
 def exchanged(across: Any, step: Any, rows: int) -> tuple[int, str]:

@@ -36,6 +36,7 @@ def how(request: Any, across: Any) -> Any:
     return across.WAYS[request.param]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("temperature", [0.5, 0.002])
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_differentiated_from_outside(

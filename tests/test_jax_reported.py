@@ -34,6 +34,7 @@ def implementation(request: Any, monkeypatch: Any) -> str:
 # Symbolic sizes
 
 
+@pytest.mark.covering(("case",), ("shape",), pairs=False)
 @pytest.mark.parametrize("shape", ["n, 4", "2*n, d"])
 def test_a_size_that_export_leaves_open(jax: Any, case: str, shape: str) -> None:
     """One export gives the right value and gradients of several sizes."""

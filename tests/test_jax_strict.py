@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import pytest
 
-from _cases import every_two
 from _jax_cases import CASES, PLACES, TAU, UNOPTIMISED, assert_right, inputs_of, loss_of
 
 pytestmark = pytest.mark.only("jax")
@@ -49,15 +47,11 @@ def strict(jax: Any, dtype: str) -> Iterator[None]:
         yield
 
 
-# To trace all that is asked of a loss takes a second, so of what follows every two meet, not all.
 DTYPES = ["float32", "float32 with x64", "float64", "bfloat16", "float16"]
-ALONE = every_two(list(product(CASES, ["dense", "tiled"], DTYPES)))
-ACROSS = every_two(list(product(CASES, ["gather", "ring", "dense"], [*DTYPES[:2], DTYPES[3]])))
 
 
-@pytest.mark.parametrize(
-    ("case", "implementation", "dtype"), ALONE, indirect=["case", "implementation"]
-)
+@pytest.mark.covering  # to trace all that is asked of a loss takes a second
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_is_promoted(jax: Any, case: str, implementation: str, dtype: str) -> None:
     """Of value and gradients, mapped, reduced in each way, of a number and of an array."""
     kind = dtype.split(maxsplit=1)[0]
@@ -88,7 +82,9 @@ def test_nothing_is_promoted_outside_jit(jax: Any, case: str, implementation: st
         )
 
 
-@pytest.mark.parametrize(("case", "exchange", "dtype"), ACROSS, indirect=["case"])
+@pytest.mark.covering
+@pytest.mark.parametrize("dtype", [*DTYPES[:2], DTYPES[3]])
+@pytest.mark.parametrize("exchange", ["gather", "ring", "dense"])
 def test_nothing_is_promoted_across_devices(jax: Any, case: str, exchange: str, dtype: str) -> None:
     from jax.sharding import PartitionSpec as P
 

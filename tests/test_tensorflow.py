@@ -81,6 +81,7 @@ def assert_right(found: Any, views: Any, temperature: float) -> None:
     assert_within(relative_error(by_temperature, slope, terms), bound, "temperature's gradient")
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_right_on_both_sides_of_the_shift(implementation: str, mode: str, dtype: str) -> None:
@@ -90,6 +91,7 @@ def test_right_on_both_sides_of_the_shift(implementation: str, mode: str, dtype:
         assert_right(fn(*views, np.array(temperature, dtype)), views, temperature)
 
 
+@pytest.mark.covering(("mode", "implementation"), ("mode", "shapes"), pairs=False)
 @pytest.mark.parametrize(
     ("mode", "shapes"),
     [(mode, [shape] * 2) for mode in ("graph", "XLA") for shape in (SOME, NONE)]
@@ -194,9 +196,11 @@ def test_second_and_third_derivatives(tf: Any, implementation: str, mode: str) -
         fn = in_mode(mode, partial(orders, name))
         return [x.numpy() for x in fn(*(tf.constant(x, tf.float64) for x in inputs))]
 
-    up, middle, down = (run(implementation, "eager", step) for step in (1e-6, 0, -1e-6))
-    product = (middle[1] * direction).sum() + middle[3]
-    assert_within(relative_error((up[0] - down[0]) / 2e-6, product), 1e-7, "difference quotient")
+    if mode == "eager":
+        up, middle, down = (run(implementation, "eager", step) for step in (1e-6, 0, -1e-6))
+        product = (middle[1] * direction).sum() + middle[3]
+        quotient = (up[0] - down[0]) / 2e-6
+        assert_within(relative_error(quotient, product), 1e-7, "difference quotient")
     z1[2] = 0
     for got, expected in zip(run(implementation, mode), run("dense", "eager"), strict=True):
         error = relative_error(got, expected, np.abs(expected).max())

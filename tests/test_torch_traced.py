@@ -24,6 +24,7 @@ def torch() -> Iterator[Any]:
         yield torch
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("implementation", ["dense", "tiled", None])
 @pytest.mark.parametrize("how", ["a number", "a fixed module", "a learned module"])

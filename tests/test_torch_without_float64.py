@@ -98,12 +98,14 @@ def test_elsewhere_a_loss_makes_it(device: Any, monkeypatch: Any) -> None:
                 call(device, name, arrays, options, implementation=implementation)
 
 
+@pytest.mark.covering(("geometry", "temperature", "implementation"))
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_the_hostile_grid(device: Any, implementation: str, case: Case, note_worst: Any) -> None:
     """As float32 elsewhere: loss, rows, gradients and the temperature's."""
     assert_hostile_grid(device, implementation, "float32", case, note(note_worst))
 
 
+@pytest.mark.covering(("denominator", "temperature", "implementation"))
 @pytest.mark.parametrize("denominator", ["one_positive", "negatives"])
 @pytest.mark.parametrize("temperature", [0.005, 0.05, 0.5])
 @pytest.mark.parametrize("views", [2, 3, 4])
@@ -113,12 +115,14 @@ def test_the_other_denominators(
     assert_denominators(device, implementation, "float32", denominator, temperature, views)
 
 
+@pytest.mark.covering(("kind", "temperature", "implementation"))
 @pytest.mark.parametrize(("kind", "case"), SUP_CON, ids=str)
 def test_sup_con(device: Any, implementation: str, kind: str, case: Case, note_worst: Any) -> None:
     truth = sup_con_truth(kind, case, "float32")
     assert_table(device, "sup_con", truth, "float32", case, implementation, note(note_worst))
 
 
+@pytest.mark.covering(("kind", "temperature", "implementation"))
 @pytest.mark.parametrize(("kind", "case"), INFO_NCE, ids=str)
 def test_info_nce(device: Any, implementation: str, kind: str, case: Case, note_worst: Any) -> None:
     truth = info_nce_truth(kind, case, "float32")
@@ -134,6 +138,7 @@ def test_digits_of_a_small_loss(device: Any, implementation: str) -> None:
     assert_digits(device, implementation)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("dtype", "case"), HALF, ids=str)
 def test_half_precision(
     device: Any, dtype: str, case: Case, monkeypatch: Any, note_worst: Any

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from typing import Any
 
 import numpy as np
 import pytest
 
-from _cases import GRID, Case, every_two
+from _cases import GRID, Case
 from _family import INFO_NCE, SUP_CON, info_nce_truth, sup_con_truth
 from _tolerances import EPSILON, assert_within
 from test_accuracy import test_the_hostile_grid as assert_hostile_grid
@@ -22,12 +21,8 @@ SIZES = [(1, 2, 1), (3, 70, 5), (64, 64, 64), (65, 33, 129), (130, 40, 300), (40
 SIZES += [(20, None, 16), (65, None, 100), (150, None, 513)]
 TEMPERATURES = (0.005, 0.1, 1.0)
 PRODUCTS = ("float32", "tf32", "bfloat16", "float16")
-# In the interpreter a case takes a second or two: there every two of size, temperature and kernel
-# meet, and of the grid every two of geometry, size and temperature. A GPU runs all.
-some = every_two if os.environ.get("TRITON_INTERPRET") == "1" else list
+# In the interpreter a case takes a second or two, so some of them do there (`covering`).
 KERNELS = list(itertools.product(PRODUCTS, ("period", "arrays")))
-BOTH = some(list(itertools.product(SIZES, TEMPERATURES, KERNELS)))
-HOSTILE = some([(case.geometry, case[1:4], case.temperature) for case in GRID])
 
 
 @pytest.fixture
@@ -134,7 +129,10 @@ def assert_right(torch: Any, pairs: Any, product: str, note_worst: Any) -> None:
         note_worst(f"kernels, gradient, {product}", "torch", error / bound)
 
 
-@pytest.mark.parametrize(("size", "temperature", "kernel"), BOTH, ids=str)
+@pytest.mark.covering
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
 def test_both_kernels(
     backend: Any, torch: Any, size: Any, temperature: float, kernel: Any, note_worst: Any
 ) -> None:
@@ -221,17 +219,20 @@ def test_upstreams_of_any_size(backend: Any, torch: Any, upstream: tuple[float, 
         )
 
 
-@pytest.mark.parametrize("case", [Case(x, *size, tau) for x, size, tau in HOSTILE], ids=str)
+@pytest.mark.covering
+@pytest.mark.parametrize("case", GRID, ids=str)
 def test_the_hostile_grid(backend: Any, case: Case, note_worst: Any) -> None:
     assert_hostile_grid(backend, "triton", "float32", case, note_worst)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("kind", "case"), SUP_CON, ids=str)
 def test_sup_con(backend: Any, kind: str, case: Case, note_worst: Any) -> None:
     truth = sup_con_truth(kind, case, "float32")
     assert_table(backend, "sup_con", truth, "float32", case, "triton", note_worst)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("kind", "case"), INFO_NCE, ids=str)
 def test_info_nce(backend: Any, kind: str, case: Case, note_worst: Any) -> None:
     truth = info_nce_truth(kind, case, "float32")
