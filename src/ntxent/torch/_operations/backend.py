@@ -117,7 +117,8 @@ def evaluated(
     if traced or choice.name == "dense":
         value = loss(ops, arrays, options)
     else:
-        step = Step(loss, closed, ops, options, torch.is_grad_enabled())
+        # The node saves the temperature itself, as it does all tensors.
+        step = Step(loss, closed, ops, options._replace(temperature=None), torch.is_grad_enabled())
         try:
             value = ClosedForm.apply(step, options.temperature, *arrays)
         finally:
