@@ -2,7 +2,7 @@
 
     python tests/across_tensorflow.py [--write]     every loss and batch; into docs/scaling.md
     python tests/across_tensorflow.py table 6,3     every loss, 6 rows on a replica and 3 on another
-    python tests/across_tensorflow.py turns 6,3     and for the tests: of every other one
+    python tests/across_tensorflow.py turns 6,3     and for the tests: of some, one of each
     TF_CONFIG=... python tests/across_tensorflow.py worker FILE LOSS ...
 
 TensorFlow's devices are settled before it starts, and a process has one strategy: collectives of a
@@ -81,12 +81,15 @@ def found(strategy: Any, name: str, sizes: Any, implementation: str, graph: bool
 
 
 def in_turn(place: int, sizes: tuple[int, ...]) -> tuple[str, ...]:
-    """One of the implementations or none: of all that is tested each loss has both, and each batch.
+    """One of the implementations or none.
 
-    A loss is traced for two seconds or three, so each is, with every other batch.
+    A loss is traced for two seconds on two replicas and for up to thirty on four, of which each
+    meets each. So on two, with as many rows and with more and fewer, each loss has both; alone a
+    third of them have one, another third on three, and on four two losses.
     """
-    turn = (place + TESTED.index(sizes)) % 4
-    return () if turn % 2 else IMPLEMENTATIONS[turn // 2 : turn // 2 + 1]
+    turn = (place + TESTED.index(sizes)) % 2
+    wanted = {1: place % 3 == 0, 2: True, 3: place % 3 == 1, 4: place in (0, 5)}[len(sizes)]
+    return IMPLEMENTATIONS[turn : turn + 1] if wanted else ()
 
 
 def table(sizes: tuple[int, ...], turns: bool = False) -> None:
