@@ -164,6 +164,13 @@ def nightly(session: nox.Session) -> None:
 
 
 @nox.session
+def planted(session: nox.Session) -> None:
+    """Faults, planted one by one in a copy of the package: the tests must find each."""
+    install(session, "-e.[all]", group="test")
+    session.run("python", "tests/planted.py", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session, backend: str = "torch") -> None:
     """Train an encoder on real images; print accuracies, save a figure."""
     install(session, package(backend), group="demo")
