@@ -20,7 +20,7 @@ SIZES = [(1, 2, 1), (3, 70, 5), (64, 64, 64), (65, 33, 129), (130, 40, 300), (40
 SIZES += [(20, None, 16), (65, None, 100), (150, None, 513)]
 TEMPERATURES = (0.005, 0.1, 1.0)
 PRODUCTS = ("float32", "tf32", "bfloat16", "float16")
-# In the interpreter a case takes a second or two, so some of them run there; on a GPU all (`--all`).
+# In the interpreter a case takes a second or two: some of them run there, and all with `--all`.
 
 
 @pytest.fixture
