@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ SIZES = [(1, 2, 1), (3, 70, 5), (64, 64, 64), (65, 33, 129), (130, 40, 300), (40
 SIZES += [(20, None, 16), (65, None, 100), (150, None, 513)]
 TEMPERATURES = (0.005, 0.1, 1.0)
 PRODUCTS = ("float32", "tf32", "bfloat16", "float16")
-# In the interpreter a case takes a second or two, so some of them do there (`covering`).
-KERNELS = list(itertools.product(PRODUCTS, ("period", "arrays")))
+# In the interpreter a case takes a second or two: some of them run there, and all with `--all`.
 
 
 @pytest.fixture
@@ -130,13 +128,19 @@ def assert_right(torch: Any, pairs: Any, product: str, note_worst: Any) -> None:
 
 
 @pytest.mark.covering
-@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("ids", ["period", "arrays"])
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_both_kernels(
-    backend: Any, torch: Any, size: Any, temperature: float, kernel: Any, note_worst: Any
+    backend: Any,
+    torch: Any,
+    size: Any,
+    temperature: float,
+    product: str,
+    ids: str,
+    note_worst: Any,
 ) -> None:
-    product, ids = kernel
     assert_right(torch, pairs_of(backend, size, temperature, ids), product, note_worst)
 
 
