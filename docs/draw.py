@@ -182,7 +182,7 @@ def tiles_legend(x: float, y: float) -> list[str]:
 
 
 def rooms() -> str:
-    """The rooms in layers, each asking only those below it."""
+    """The rooms in layers, and who asks whom."""
     middle, left, right, forms = 340, 145, 535, 6 * LAYER + 4
     parts = [
         room(140, 0, 400, "_losses, _modules", "the public functions: words, defaults", True),

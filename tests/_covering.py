@@ -56,7 +56,8 @@ def covering(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.I
     families: dict[Any, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("covering"):
-            families[item.nodeid.split("[")[0]].append(item)
+            backend = item.callspec.params.get("backend")
+            families[item.nodeid.split("[")[0], backend].append(item)
     left_out: set[str] = set()
     for family in families.values():
         mark = family[0].get_closest_marker("covering")

@@ -31,7 +31,9 @@ def log_sum_exp(
     return backend.ops.evaluate(loss, form, arrays, options)
 
 
-def closed(ids: Any, columns: bool, ops: Any, arrays: Any, options: Options, needs: Any) -> Closed:
+def closed(
+    ids: Any, columns: bool, ops: Any, arrays: Any, scale: Any, options: Options, needs: Any
+) -> Closed:
     """In closed form, as `ntxent._closed_form` has it."""
 
     def keys_of(arrays: Any) -> Any:
@@ -42,7 +44,6 @@ def closed(ids: Any, columns: bool, ops: Any, arrays: Any, options: Options, nee
 
     keys = keys_of(arrays)
     key_ids = ids[0] if keys is not None and ids[1] is None else ids[1]
-    scale = options.temperature
     pairs = ops.closed_pairs(ids[0], key_ids, columns, options)
     lses, kept = pairs.forward(arrays[0], keys, scale, any(needs))
     value = ops.xp.concatenate(lses)

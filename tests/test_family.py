@@ -68,7 +68,9 @@ def assert_table(
         note(f"{name}, {what}", backend.name, error / bound)
 
 
-@pytest.mark.covering(("kind", "temperature", "implementation"))
+@pytest.mark.covering(
+    ("kind", "temperature", "implementation"), ("kind", "dtype", "implementation")
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("kind", "case"), SUP_CON, ids=str)
 def test_sup_con(
@@ -78,7 +80,9 @@ def test_sup_con(
     assert_table(backend, "sup_con", truth, dtype, case, implementation, note_worst)
 
 
-@pytest.mark.covering(("kind", "temperature", "implementation"))
+@pytest.mark.covering(
+    ("kind", "temperature", "implementation"), ("kind", "dtype", "implementation")
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("kind", "case"), INFO_NCE, ids=str)
 def test_info_nce(

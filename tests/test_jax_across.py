@@ -1,4 +1,4 @@
-"""One batch over many devices, in JAX: what `_shards.py` asks, in every way to run it."""
+"""One batch over many devices, in JAX: what `tests/_shards.py` asks, in every way to run it."""
 
 from __future__ import annotations
 

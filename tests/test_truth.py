@@ -17,7 +17,14 @@ import ntxent
 
 SOURCE = Path(ntxent.__file__).parent
 ARRAYS = {"Tensor", "Array", "Ids", "Tensor | None", "Array | None", "Tensor | int", "Array | int"}
-LOOKS = {"__main__", "plot", "reference", "_loops", "_diagnostics", "_to_numpy"}  # at NumPy's alone
+LOOKS = {
+    "__main__",
+    "plot",
+    "reference",
+    "_plain_loops",
+    "_diagnostics",
+    "_any_backend",
+}  # at NumPy's alone
 FILES = [path for path in sorted(SOURCE.rglob("*.py")) if path.stem not in LOOKS]
 
 

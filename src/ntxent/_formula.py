@@ -34,7 +34,7 @@ from typing import Any
 from ntxent import _spec
 from ntxent._closed_form import losses as closed_form
 from ntxent._closed_form import two_towers
-from ntxent._closed_form.losses import Call, Closed, Needs
+from ntxent._closed_form.losses import Call, Closed
 from ntxent._protocol import Array, Ops
 from ntxent._spec import Options
 
@@ -57,9 +57,9 @@ def nt_xent(
         rows = row_losses(ops, z, lse, scale, shifts, denominator)
         return reduced(ops, rows, options, z.dtype)
 
-    def closed(ops: Any, views: Sequence[Array], options: Options, needs: Needs) -> Closed:
-        call = Call(ops, options, needs)
-        return closed_form.nt_xent(call, row_ids, shifts, denominator, views)
+    def closed(ops: Any, views: Sequence[Array], temperature: Any, *call: Any) -> Closed:
+        given = row_ids, shifts, denominator, views, temperature
+        return closed_form.nt_xent(Call(ops, *call), *given)
 
     return ops.evaluate(loss, closed, views, options)
 
@@ -108,9 +108,9 @@ def sup_con(ops: Ops, options: Options, z: Array, labels: Array) -> Array:
         mean = ops.reduce(rows, "sum", rows.dtype) / ops.or_one(total)
         return ops.reduce(mean, "none", z.dtype)
 
-    def closed(ops: Any, arrays: Sequence[Array], options: Options, needs: Needs) -> Closed:
-        call = Call(ops, options, needs)
-        return closed_form.sup_con(call, ops.classes(labels, across), arrays)
+    def closed(ops: Any, arrays: Sequence[Array], temperature: Any, *call: Any) -> Closed:
+        classes = ops.classes(labels, across)
+        return closed_form.sup_con(Call(ops, *call), classes, arrays, temperature)
 
     return ops.evaluate(loss, closed, [z], options)
 
@@ -129,7 +129,9 @@ def info_nce(
     pairs = ops.count(query)
     if ids is not None:  # as they are now: a buffer may be filled anew before the backward pass
         ids = ops.repeat(ids, 1)
-    pair_ids, far_ids = (pairs, None) if ids is None else (ids[:pairs], ids[pairs:])
+    pair_ids = pairs if ids is None else ids[:pairs]
+    shared = negatives is not None and len(negatives.shape) == 2
+    far_ids = ids[pairs:] if ids is not None and shared else None
     if ids is None and options.across is not None:
         pair_ids = options.across.row_ids(query)
 
@@ -144,9 +146,9 @@ def info_nce(
         losses = ops.partner_contrasts(directions, query, key, scale)
         return reduced(ops, mean_of(losses), options, query.dtype)
 
-    def closed(ops: Any, arrays: Sequence[Array], options: Options, needs: Needs) -> Closed:
-        call = Call(ops, options, needs)
-        return two_towers.info_nce(call, pair_ids, far_ids, symmetric, arrays)
+    def closed(ops: Any, arrays: Sequence[Array], temperature: Any, *call: Any) -> Closed:
+        given = pair_ids, far_ids, symmetric, arrays, temperature
+        return two_towers.info_nce(Call(ops, *call), *given)
 
     arrays = [query, key] if negatives is None else [query, key, negatives]
     return ops.evaluate(loss, closed, arrays, options)

@@ -38,14 +38,15 @@ class Ops(ArrayKind, Protocol):
     def evaluate(
         self,
         loss: Callable[[Any, Sequence[Array], Any], Array],
-        closed: Callable[[Any, Sequence[Array], Any, Any], Any],
+        closed: Callable[..., Any],
         arrays: Sequence[Array],
         options: Any,
     ) -> Array:
         """`loss(ops, arrays, options)`, which the backend differentiates.
 
-        Or `closed(ops, arrays, options, needs)`, the same with its gradient. Both are carried out
-        by the `ops` that they are given, as a rule the backend itself.
+        Or `closed(ops, arrays, temperature, options, needs)`, the same with its gradient, which has
+        no use for the options' temperature and may hold them on. Both are carried out by the `ops`
+        that they are given, as a rule the backend itself.
         """
 
     def count(self, rows: Array) -> Any:

@@ -45,7 +45,7 @@ class Call(NamedTuple):
     """What is asked of a loss, whichever it is, and the backend that carries it out."""
 
     ops: Any
-    options: Any  # `_spec.Options`
+    options: Any  # `_spec.Options`, whose temperature may be left out
     needs: Needs
 
     @property
@@ -121,11 +121,12 @@ def nt_xent(
     shifts: Sequence[int],
     denominator: str,
     views: Sequence[Array],
+    temperature: Any,
 ) -> Closed:
     """NT-Xent; the positives of a row are `shifts` further on."""
     ops = call.ops
     z, lengths = call.rows(views)
-    scale = ops.inverse(call.options.temperature, z)
+    scale = ops.inverse(temperature, z)
     pairs = call.pairs(row_ids)
     (lse,), kept = pairs.forward(z, None, scale, call.differentiated)
     first, *others = shifts
@@ -165,11 +166,11 @@ def with_positives(
     return ops.less_product(grad, ops.roll(column, shift), ops.roll(z, shift), scale)
 
 
-def sup_con(call: Call, classes: Classes, arrays: Sequence[Array]) -> Closed:
+def sup_con(call: Call, classes: Classes, arrays: Sequence[Array], temperature: Any) -> Closed:
     """SupCon; the positive of a row is the mean of the others of its class."""
     ops, across = call.ops, call.options.across
     z, lengths = call.rows(arrays)
-    scale = ops.inverse(call.options.temperature, z)
+    scale = ops.inverse(temperature, z)
     pairs = call.pairs(classes.ids)
     (lse,), kept = pairs.forward(z, None, scale, call.differentiated)
     means, others = ops.class_means(z, classes, across)

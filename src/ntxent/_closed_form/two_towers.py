@@ -17,12 +17,13 @@ def info_nce(
     far_ids: Array | None,
     symmetric: bool,
     arrays: Sequence[Array],
+    temperature: Any,
 ) -> Closed:
     """The loss; `far_ids` are those of shared negatives, which all count if they have none."""
     ops = call.ops
     rows, lengths = call.rows(arrays[:2], sides=2)
     query, key = ops.parts(rows, 2)
-    scale = ops.inverse(call.options.temperature, rows)
+    scale = ops.inverse(temperature, rows)
     near, far, far_saved = call.pairs(pair_ids, pair_ids, symmetric), None, None
     lses, kept = near.forward(query, key, scale, call.differentiated)
     if len(arrays) == 3:

@@ -161,7 +161,7 @@ class NumpyOps(ClosedOps):
         # NaN and infinity show in the loss; 1/0 and log 0 are meant.
         with np.errstate(all="ignore"):
             temperature, *rows = map(untraced, inputs)
-            found = closed(self, rows, options._replace(temperature=temperature), needs)
+            found = closed(self, rows, temperature, options._replace(temperature=None), needs)
         return found.value if not any(needs) else recorded(found, inputs)
 
 

@@ -98,7 +98,7 @@ class Unrun(Replicas):
 
 
 def positive_means(rows: Tensor, classes: Classes, across: Replicas) -> Tensor:
-    """As `_operations` has it, of the classes of all replicas.
+    """As `_operations/backend.py` has it, of the classes of all replicas.
 
     With classes of c rows it is (A - 1) / (c - 1), A the matrix of which rows have one label: it is
     symmetric, so that the operation is its own transpose and its own gradient.

@@ -1,4 +1,4 @@
-"""The short lists of blocks among which a first launch chooses (`_triton_blocks.choose`).
+"""The short lists of blocks among which a first launch chooses (`blocks.choose`).
 
 By generation, then by product, then by the longest row that they serve. `(9, 0)`, Hopper, has the
 fastest cuts of `python -m benchmarks.gpu_blocks` on an H100 and some for smaller batches. `(8, 0)`,

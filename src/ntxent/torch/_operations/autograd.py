@@ -22,12 +22,8 @@ class Step(NamedTuple):
     loss: Loss
     closed: Callable[..., Closed]
     ops: Any  # that carry both out
-    options: Options
+    options: Options  # without the temperature, which the node saves as it does all tensors
     grad_enabled: bool
-
-    def differentiated(self, arrays: Sequence[Tensor], temperature: Any, needs: Any) -> Closed:
-        """In closed form, with the gradients that are needed."""
-        return self.closed(self.ops, arrays, self.options._replace(temperature=temperature), needs)
 
 
 class ClosedForm(torch.autograd.Function):
@@ -43,7 +39,7 @@ class ClosedForm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, step: Step, temperature: Any, *arrays: Tensor) -> Tensor:
         needs = ctx.needs_input_grad[1:] if step.grad_enabled else ()
-        found = step.differentiated(arrays, temperature, needs)
+        found = step.closed(step.ops, arrays, temperature, step.options, needs)
         value: Tensor = found.value
         if found.pullback is None:
             return value

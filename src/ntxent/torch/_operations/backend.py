@@ -11,8 +11,8 @@ from torch import Tensor
 from ntxent._checks.messages import Lines
 from ntxent._closed_form.losses import Closed
 from ntxent._spec import Options
-from ntxent.torch._operations import devices as hardware
 from ntxent.torch._operations.autograd import ClosedForm, Loss, Step
+from ntxent.torch._operations.devices import has_float64
 from ntxent.torch._operations.float32 import FLOAT32
 from ntxent.torch._operations.steps import FormulaOps
 from ntxent.torch._pairs import threads
@@ -82,7 +82,7 @@ class TorchOps(FormulaOps):
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others in closed form."""
         device = arrays[0].device
-        kind, ops = device.type, self if hardware.has_float64(device) else FLOAT32
+        kind, ops = device.type, self if has_float64(device) else FLOAT32
         if ops is FLOAT32 and options.across is not None:
             raise NotImplementedError(NOT_ACROSS.format(device))
         name = options.implementation
@@ -112,13 +112,12 @@ def evaluated(
     traced, alone = calls.active(), options.across is None
     if traced and choice.name is None and alone and calls.fits_a_compiler(arrays):
         choice = Choice("dense")
-    options = options._replace(implementation=choice)
     value: Tensor
     if traced or choice.name == "dense":
-        value = loss(ops, arrays, options)
+        value = loss(ops, arrays, options._replace(implementation=choice))
     else:
-        # The node saves the temperature itself, as it does all tensors.
-        step = Step(loss, closed, ops, options._replace(temperature=None), torch.is_grad_enabled())
+        kept = options._replace(temperature=None, implementation=choice)
+        step = Step(loss, closed, ops, kept, torch.is_grad_enabled())
         try:
             value = ClosedForm.apply(step, options.temperature, *arrays)
         finally:

@@ -62,10 +62,9 @@ class Processes(Group):
         names = check.__code__.co_varnames[2:]  # of the others: how the message calls them
         told = {**options._asdict(), **dict(zip(names, others, strict=False))}
         told["exchange"] = told.pop("across").exchange
-        near = [x for value in told.values() for x in announcement.flat(value)]
-        cards = announcement.read(
-            self.all_gathered(announcement.written(told, error), near[0] if near else None)
-        )
+        rows = [x for value in others for x in announcement.flat(value)]
+        card = announcement.written(told, error)
+        cards = announcement.read(self.all_gathered(card, rows[0] if rows else None))
         if error is not None:
             raise error
         return self._replace(even=announcement.compared(cards))
