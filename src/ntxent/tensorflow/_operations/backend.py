@@ -73,7 +73,8 @@ class TensorflowOps:
     ) -> Tensor:
         """The loss itself: tapes record what it is made of."""
         del closed  # for who has no tapes
-        chosen = options.implementation or self.choose(None)
+        implementation = options.implementation
+        chosen = implementation or self.choose(None)
         return loss(self, arrays, options._replace(implementation=chosen))
 
     def count(self, rows: Tensor) -> Any:
