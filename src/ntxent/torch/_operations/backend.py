@@ -11,8 +11,8 @@ from torch import Tensor
 from ntxent._checks.messages import Lines
 from ntxent._closed_form.losses import Closed
 from ntxent._spec import Options
+from ntxent.torch._operations import devices
 from ntxent.torch._operations.autograd import ClosedForm, Loss, Step
-from ntxent.torch._operations.devices import has_float64
 from ntxent.torch._operations.float32 import FLOAT32
 from ntxent.torch._operations.steps import FormulaOps
 from ntxent.torch._pairs import threads
@@ -82,7 +82,7 @@ class TorchOps(FormulaOps):
     ) -> Tensor:
         """The loss, differentiable: `dense` by autograd itself, the others in closed form."""
         device = arrays[0].device
-        kind, ops = device.type, self if has_float64(device) else FLOAT32
+        kind, ops = device.type, self if devices.has_float64(device) else FLOAT32
         if ops is FLOAT32 and options.across is not None:
             raise NotImplementedError(NOT_ACROSS.format(device))
         name = options.implementation
