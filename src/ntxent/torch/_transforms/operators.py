@@ -27,7 +27,7 @@ PAIRS = (
 )
 
 
-class Call(NamedTuple):
+class Operands(NamedTuple):
     """`PAIRS`: without ids the period stands for them; the last five are a `Group`, or none."""
 
     queries: Tensor
@@ -60,7 +60,7 @@ class Call(NamedTuple):
 )
 def pair_logsumexp(*call: Any) -> tuple[Tensor, Tensor]:
     """Log-sum-exps, and what the backward pass divides exponentials by: rows, then columns."""
-    pairs, served = Call(*call).served()
+    pairs, served = Operands(*call).served()
     row, column, _ = served.forward(pairs, keep=False)
     value, divisor = row if column is None else map(torch.cat, zip(row, column, strict=True))
     # Operators may not return one memory twice: shifted, the divisor is the value.
@@ -69,7 +69,7 @@ def pair_logsumexp(*call: Any) -> tuple[Tensor, Tensor]:
 
 @pair_logsumexp.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor]:
-    call = Call(*inputs)
+    call = Operands(*inputs)
     queries, rows = call.queries, call.queries.shape[0]
     if call.columns:
         rows = rows + (queries if call.keys is None else call.keys).shape[0]
@@ -85,7 +85,7 @@ def _(*inputs: Any) -> tuple[Tensor, Tensor]:
 def pair_gradients(*inputs: Any) -> tuple[Tensor, Tensor]:
     """The gradients of queries and keys; of keys none, (0, d), if they aren't asked for."""
     *given, divisor, upstream, by_keys = inputs
-    call = Call(*given)
+    call = Operands(*given)
     (pairs, served), rows = call.served(), call.queries.shape[0]
     row, column = sides(upstream, divisor[:rows], divisor[rows:] if call.columns else None)
     with torch.autocast(divisor.device.type, enabled=False):  # as in the eager path's backward
