@@ -95,9 +95,9 @@ def check_second_derivatives() -> None:
 
 def check_shifted_scores() -> None:
     """Where no exponential fits the dtype, and where the tiles of many rows are compiled."""
-    from ntxent.tensorflow._pairs import tiled
+    from ntxent.tensorflow._pairs import graphs, tiled
 
-    before = tiled.TILE, tiled.ALONE, tiled.COMPILED_ROWS
+    before = tiled.TILE, tiled.ALONE, graphs.COMPILED_ROWS
     tiled.TILE, tiled.ALONE = 4, 8
     given = *views(), views()[0] + 1  # with a queue
 
@@ -106,10 +106,10 @@ def check_shifted_scores() -> None:
         return gradients(inputs, loss, **more)
 
     for tau, compiled_rows in product((0.001, 0.1), (2048, 2)):
-        tiled.COMPILED_ROWS = compiled_rows
+        graphs.COMPILED_ROWS = compiled_rows
         for whole, parts in zip(*whole_and_shards(partial(slope, tau=tau), *given), strict=True):
             assert_near(parts / len(SIZES), whole)
-    tiled.TILE, tiled.ALONE, tiled.COMPILED_ROWS = before
+    tiled.TILE, tiled.ALONE, graphs.COMPILED_ROWS = before
 
 
 def check_ids() -> None:

@@ -108,9 +108,9 @@ def derivatives(loss: Any, *inputs: Any) -> Any:
 
 def check_numerics() -> None:
     """No operation makes a NaN or an infinity of good data; a zero row is good."""
-    from ntxent.tensorflow._pairs import tiled
+    from ntxent.tensorflow._pairs import graphs
 
-    tiled.COMPILED_ROWS = 8  # XLA has no such checks
+    graphs.COMPILED_ROWS = 8  # XLA has no such checks
     tf.debugging.enable_check_numerics()
     for name, form, mode in every_two(product(NAMES, FORMS, ("eager", "graph"))):
         step = partial(derivatives, loss_of(name, form))

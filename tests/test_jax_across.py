@@ -170,7 +170,7 @@ def test_many_rows_go_round(across: Any, monkeypatch: Any) -> None:
     from ntxent.jax import nt_xent
 
     step = lambda z, _: nt_xent(z, 2 * z, axis_name="i")  # noqa: E731
-    monkeypatch.setattr("ntxent.jax._processes.mesh.GATHERED", 4 * 2 * 50 * (8 + 1) * 4)
+    monkeypatch.setattr("ntxent._spec.GATHER_BYTES", 4 * 2 * 50 * (8 + 1) * 4)
     assert "ppermute" not in exchanged(across, step, 40)[1]
     assert "ppermute" in exchanged(across, step, 51)[1]
 

@@ -143,7 +143,7 @@ def info_nce(
         for rows in more:
             far = far_logsumexp(ops, query, rows, scale, pair_ids, far_ids, options)
             directions[0] = ops.logaddexp(directions[0], far)
-        losses = ops.partner_contrasts(directions, query, key, scale)
+        losses = [ops.partner_contrast(lse, query, key, scale) for lse in directions]
         return reduced(ops, mean_of(losses), options, query.dtype)
 
     def closed(ops: Any, arrays: Sequence[Array], temperature: Any, *call: Any) -> Closed:

@@ -95,11 +95,6 @@ class Ops(ArrayKind, Protocol):
         Where the positives are `within` the log-sum-exp already it is lse - logit, no softplus.
         """
 
-    def partner_contrasts(
-        self, lses: Sequence[Array], rows: Array, partners: Array | int, scale: Any
-    ) -> Sequence[Array]:
-        """`partner_contrast` of each log-sum-exp, which all have the same positives."""
-
     def logaddexp(self, a: Array, b: Array) -> Array:
         """log(exp(a) + exp(b))."""
 

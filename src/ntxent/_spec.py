@@ -24,6 +24,9 @@ from ntxent._checks.arguments import (
 from ntxent._checks.messages import stacked, warn
 
 TEMPERATURE = 0.1
+# Rows of all processes up to so many bytes are gathered if `exchange` doesn't say: 500 000 rows of
+# 128 float32. One collective, not a message for each shard, and little of an accelerator's memory.
+GATHER_BYTES = 256 * 2**20
 
 
 class Options(NamedTuple):

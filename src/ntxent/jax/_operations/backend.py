@@ -153,11 +153,6 @@ class JaxOps:
         found = jnp.logaddexp(jnp.where(nothing, 0, a), b)
         return jnp.where(nothing, -math.inf, found)
 
-    def partner_contrasts(
-        self, lses: Sequence[Array], rows: Array, partners: Array | int, scale: Any
-    ) -> Sequence[Array]:
-        return [self.partner_contrast(lse, rows, partners, scale) for lse in lses]
-
     def own_logsumexp(self, queries: Array, keys: Array, scale: Any) -> Array:
         dots = product(keys, queries[:, :, None])[:, :, 0]
         return jax.nn.logsumexp(dots * scale, 1)

@@ -18,8 +18,7 @@ from ntxent._pairs import headroom, places
 from ntxent._pairs.sides import two_sides
 from ntxent._spec import Options
 from ntxent.jax._pairs import tiled
-from ntxent.jax._pairs.reverse_mode import reverse_only
-from ntxent.jax._pairs.tiles import Plan, alike, similarities
+from ntxent.jax._pairs.tiles import Pairs, Plan, alike, similarities
 from ntxent.jax._processes import shards
 from ntxent.jax._processes.mesh import JaxAcross
 from ntxent.jax._processes.shards import Spread
@@ -39,26 +38,26 @@ def pair_logsumexp(
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
     across, unit = options.across, options.normalize
     keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
-    others = queries if keys is None else keys
     left = as_ids(query_ids, queries)
-    right = left if key_ids is None else as_ids(key_ids, others)
+    right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
+    pairs = Pairs(queries, keys, scale, left, right)
     if options.implementation == "dense":
-        return dense(queries, others, scale, left, right, columns, across)
-    sizes = queries.shape[0], others.shape[0]
+        return dense(pairs, columns, across)
+    sizes = queries.shape[0], pairs.others.shape[0]
     most = sizes[1] if across is None else across.processes * max(sizes)
     shifted = None if unit else True
     if unit and isinstance(scale, float):
         shifted = headroom.needs_shift(queries.dtype.itemsize, scale, most, unit)
-    arrays = queries, keys, jnp.asarray(scale, queries.dtype), left, right
+    pairs = pairs._replace(scale=jnp.asarray(scale, queries.dtype))
     if across is not None:
         spread = Spread(across, tiled.TILE, columns, shifted, most)
-        varied = alike(*arrays, across.row_ids(queries))[:-1]
-        return shards.pair_logsumexp(spread, *reverse_only(*varied))
+        varied = alike(*pairs, across.row_ids(queries))[:-1]
+        return shards.pair_logsumexp(spread, Pairs(*varied))
     height, width = (places.tile_size(size, tiled.TILE) for size in sizes)
     plan = Plan(*sizes, height, width, columns, keys is None, shifted)
     held = plan.elements * queries.dtype.itemsize
     plan = plan._replace(keeps=held <= tiled.KEEP_BYTES)
-    return tiled.pair_logsumexp(plan, *reverse_only(*alike(*arrays)))
+    return tiled.pair_logsumexp(plan, Pairs(*alike(*pairs)))
 
 
 def as_ids(ids: Array | int, rows: Array) -> Array:
@@ -66,22 +65,15 @@ def as_ids(ids: Array | int, rows: Array) -> Array:
     return ids if isinstance(ids, Array) else jnp.arange(rows.shape[0]) % ids
 
 
-def dense(
-    queries: Array,
-    keys: Array,
-    scale: Any,
-    query_ids: Array,
-    key_ids: Array,
-    columns: bool,
-    across: JaxAcross | None,
-) -> Array:
+def dense(pairs: Pairs, columns: bool, across: JaxAcross | None = None) -> Array:
     """The matrix form: n^2 scores at once, derivatives by JAX; of gathered rows too."""
+    queries, _, scale, *ids = pairs
     if across is not None:
-        left, right = (queries, query_ids), (keys, key_ids)
-        parts = [(left, right), (right, left)][: 1 + columns]
-        return jnp.concatenate([gathered_dense(across, scale, *sides) for sides in parts])
-    same = query_ids[:, None] == key_ids[None]
-    scores = similarities(queries * scale, keys)
+        parts = (queries, ids[0]), (pairs.others, ids[1])
+        both = [parts, parts[::-1]][: 1 + columns]
+        return jnp.concatenate([gathered_dense(across, scale, *sides) for sides in both])
+    same = ids[0][:, None] == ids[1][None]
+    scores = similarities(queries * scale, pairs.others)
     rows = masked_logsumexp(scores, same, 1)
     return jnp.concatenate((rows, masked_logsumexp(scores, same, 0))) if columns else rows
 
@@ -89,7 +81,7 @@ def dense(
 def gathered_dense(across: JaxAcross, scale: Any, own: Any, others: Any) -> Array:
     """Log-sum-exp of the own rows over the others of all processes, both with their ids."""
     (rows, ids), (keys, key_ids) = own, across.gathered(others)
-    return dense(rows, keys, scale, ids, key_ids, False, None)
+    return dense(Pairs(rows, keys, scale, ids, key_ids), False)
 
 
 def masked_logsumexp(scores: Array, excluded: Array, axis: int) -> Array:

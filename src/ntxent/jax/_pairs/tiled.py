@@ -19,14 +19,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ntxent._pairs import headroom
 from ntxent._pairs.functional_tile import both, factor, finite, prepared, weights
-from ntxent._pairs.sides import Side, scale_gradient, sides
-from ntxent.jax._pairs.tiles import Grid, Plan, cut, product, put, uncut
+from ntxent._pairs.sides import Side, sides
+from ntxent.jax._pairs.closed_form import closed_form
+from ntxent.jax._pairs.tiles import Grid, Pairs, Plan, cut, product, put, uncut
 
 # Of tiles of 512, 1024 and 2048 (docs/performance.md, `python -m benchmarks.tune`) the last are a
 # sixth faster at N=1024 and a tenth at N=16384, but took 45 ms for 28 at N=2048.
@@ -37,59 +37,32 @@ TILE = 1024
 KEEP_BYTES = 16 * 2**20
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def pair_logsumexp(
-    plan: Plan, queries: Array, keys: Array | None, scale: Array, query_ids: Array, key_ids: Array
-) -> Array:
-    """Log-sum-exps of rows, then of columns if the plan has them."""
-    lse: Array
-    alone = plan._replace(keeps=False)
-    lse, *_ = _forward(alone, queries, keys, scale, query_ids, key_ids)
-    return lse
-
-
-def _forward_rule(plan: Plan, *inputs: Any) -> tuple[Array, Any]:
-    lse, *found = _forward(plan, *inputs)
-    return lse, (*found, *inputs)
-
-
-def _backward_rule(plan: Plan, residuals: Any, upstream: Array) -> tuple[Any, ...]:
-    return *_backward(plan, upstream, *residuals), None, None
-
-
-pair_logsumexp.defvjp(_forward_rule, _backward_rule)
-
-
-@partial(jax.jit, static_argnums=0)
-def _forward(
-    plan: Plan, queries: Array, keys: Array | None, scale: Array, query_ids: Array, key_ids: Array
-) -> tuple[Array, tuple[Array, Array | None], list[Array]]:
+def forward(plan: Plan, pairs: Pairs, differentiated: bool) -> tuple[Array, Any, list[Array]]:
     """The log-sum-exps, what the gradient divides exponentials by, and the tiles that are kept."""
-    grid = Grid.of(plan, queries, keys, scale, query_ids, key_ids)
-    row, column, kept = decided(plan.shifted, plan.keys, scale, partial(found, plan, grid))
+    plan = plan._replace(keeps=plan.keeps and differentiated)
+    run = partial(found, plan, Grid.of(plan, pairs))
+    row, column, kept = decided(plan.shifted, plan.keys, pairs.scale, run)
+    return *both_sides(row, column), kept
+
+
+def both_sides(row: Any, column: Any) -> tuple[Array, tuple[Array, Array | None]]:
+    """Log-sum-exps of rows, then of columns if there are any; the divisors of each."""
     if column is None:
-        return row[0], (row[1], None), kept
-    return jnp.concatenate((row[0], column[0])), (row[1], column[1]), kept
+        return row[0], (row[1], None)
+    return jnp.concatenate((row[0], column[0])), (row[1], column[1])
 
 
-@partial(jax.jit, static_argnums=0)
-def _backward(
-    plan: Plan,
-    upstream: Array,
-    divisors: tuple[Array, Array | None],
-    kept: list[Array],
-    queries: Array,
-    keys: Array | None,
-    scale: Array,
-    query_ids: Array,
-    key_ids: Array,
-) -> tuple[Array, Array | None, Array | None]:
-    """The gradients of queries, keys and scale; without keys the first is of both together."""
-    grid = Grid.of(plan, queries, keys, scale, query_ids, key_ids)
+def backward(
+    plan: Plan, pairs: Pairs, upstream: Array, divisors: Any, kept: list[Array]
+) -> tuple[Array, Array | None]:
+    """The gradients of queries and keys; without keys the first is of both together."""
     row, column = sides(upstream, *divisors)
-    run = partial(gradients, plan, grid, kept, row, column)
-    grads = decided(plan.shifted, plan.keys, scale, run)
-    return *grads, scale_gradient(queries, keys, grads[0], scale)
+    run = partial(gradients, plan, Grid.of(plan, pairs), kept, row, column)
+    grads: tuple[Array, Array | None] = decided(plan.shifted, plan.keys, pairs.scale, run)
+    return grads
+
+
+pair_logsumexp = closed_form(forward, backward)
 
 
 def decided(shifted: bool | None, keys: int, scale: Array, run: Callable[[bool], Any]) -> Any:

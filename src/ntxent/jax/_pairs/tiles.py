@@ -42,6 +42,21 @@ class Plan(NamedTuple):
         return self.height * self.width * sum(len(places) for _, places in self.passes())
 
 
+class Pairs(NamedTuple):
+    """What every form is given; see `ntxent._protocol.Ops.pair_logsumexp`."""
+
+    queries: Array
+    keys: Array | None  # None: the queries themselves
+    scale: Any
+    query_ids: Any  # of gradients None
+    key_ids: Any
+
+    @property
+    def others(self) -> Array:
+        """The keys, whoever they are."""
+        return self.queries if self.keys is None else self.keys
+
+
 class Grid(NamedTuple):
     """Queries and keys in tiles, (tiles, size, d), and their ids, (tiles, size)."""
 
@@ -52,24 +67,12 @@ class Grid(NamedTuple):
     key_ids: Array
 
     @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        queries: Array,
-        keys: Array | None,
-        scale: Array,
-        query_ids: Array,
-        key_ids: Array,
-    ) -> Grid:
+    def of(cls, plan: Plan, pairs: Pairs) -> Grid:
         """Cut as planned; without keys the queries serve."""
+        queries, keys, scale, query_ids, key_ids = pairs
         left = cut(queries, plan.height)
-        return cls(
-            left,
-            left if keys is None else cut(keys, plan.width),
-            scale,
-            cut(query_ids, plan.height),
-            cut(key_ids, plan.width),
-        )
+        right = left if keys is None else cut(keys, plan.width)
+        return cls(left, right, scale, cut(query_ids, plan.height), cut(key_ids, plan.width))
 
     def values(self, plan: Plan, row: Array, column: Array, shifted: bool) -> Array:
         """The scores of a tile, or their exponentials; excluded pairs are at -inf, or at 0."""

@@ -11,11 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ntxent import _spec
 from ntxent._checks.arguments import check_exchange
-
-# Gathered rows up to so many bytes are held by each device, if the caller doesn't say. It is small
-# beside the memory of an accelerator, and 500 000 rows of 128 float32.
-GATHERED = 2**28
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class JaxAcross:
         if self.exchange is not None:
             return self.exchange == "ring"
         held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(block))
-        return isinstance(held, int) and self.processes * held > GATHERED
+        return isinstance(held, int) and self.processes * held > _spec.GATHER_BYTES
 
 
 def across_of(axis_name: Any, exchange: Any, implementation: str | None) -> JaxAcross | None:

@@ -13,18 +13,17 @@ N keys of all processes, 6 n N d flops, two thirds of them backward.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ntxent._pairs import places
 from ntxent._pairs.functional_tile import both
-from ntxent._pairs.sides import Side, scale_gradient, sides
+from ntxent._pairs.sides import Side, sides
 from ntxent.jax._pairs import tiled
-from ntxent.jax._pairs.tiles import Grid, Plan, cut
+from ntxent.jax._pairs.closed_form import closed_form
+from ntxent.jax._pairs.tiles import Grid, Pairs, Plan, cut
 from ntxent.jax._processes.mesh import JaxAcross
 
 
@@ -37,11 +36,12 @@ class Spread(NamedTuple):
     shifted: bool | None  # None for a traced scale: decided when it runs
     keys: int  # of all processes
 
-    def plan(self, own: Shard, block: Shard) -> Plan:
-        """The tiles of the own rows and those of a block, of one process or of all."""
+    def tiles(self, own: Shard, block: Shard, scale: Array) -> tuple[Plan, Grid]:
+        """Those of the own rows and the rows of a block, of one process or of all."""
         sizes = len(own.rows), len(block.rows)
         height, width = (places.tile_size(size, self.tile) for size in sizes)
-        return Plan(*sizes, height, width, columns=False, symmetric=False, shifted=self.shifted)
+        plan = Plan(*sizes, height, width, columns=False, symmetric=False, shifted=self.shifted)
+        return plan, Grid.of(plan, Pairs(own.rows, block.rows, scale, own.ids, block.ids))
 
 
 class Shard(NamedTuple):
@@ -52,79 +52,41 @@ class Shard(NamedTuple):
     side: Side | None = None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def pair_logsumexp(
-    spread: Spread,
-    queries: Array,
-    keys: Array | None,
-    scale: Array,
-    query_ids: Array,
-    key_ids: Array,
-) -> Array:
-    """Log-sum-exps of the own queries, then of the own keys if `spread` has columns."""
-    lse: Array
-    lse, _ = _forward(spread, queries, keys, scale, query_ids, key_ids)
-    return lse
+def two_shards(pairs: Pairs, row: Side | None = None, column: Side | None = None) -> list[Shard]:
+    """Own queries and own keys, which may be the same."""
+    left = Shard(pairs.queries, pairs.query_ids, row)
+    return [left, left if pairs.keys is None else Shard(pairs.keys, pairs.key_ids, column)]
 
 
-def _forward_rule(spread: Spread, *inputs: Any) -> tuple[Array, Any]:
-    lse, divisors = _forward(spread, *inputs)
-    return lse, (inputs, divisors)
-
-
-def _backward_rule(spread: Spread, residuals: Any, upstream: Array) -> tuple[Any, ...]:
-    inputs, divisors = residuals
-    return *_backward(spread, upstream, divisors, *inputs), None, None
-
-
-pair_logsumexp.defvjp(_forward_rule, _backward_rule)
-
-
-@partial(jax.jit, static_argnums=0)
-def _forward(
-    spread: Spread,
-    queries: Array,
-    keys: Array | None,
-    scale: Array,
-    query_ids: Array,
-    key_ids: Array,
-) -> tuple[Array, tuple[Array, Array | None]]:
+def forward(spread: Spread, pairs: Pairs, differentiated: bool) -> tuple[Array, Any]:
     """The log-sum-exps, and what the gradient divides exponentials by."""
-    left = Shard(queries, query_ids)
-    right = left if keys is None else Shard(keys, key_ids)
+    del differentiated  # nothing is kept
+    left, right = two_shards(pairs)
 
     def run(shifted: bool) -> Any:
-        row = found(spread, left, right, scale, shifted)
-        return row, found(spread, right, left, scale, shifted) if spread.columns else None
+        row = found(spread, left, right, pairs.scale, shifted)
+        return row, found(spread, right, left, pairs.scale, shifted) if spread.columns else None
 
-    row, column = decided(spread, scale, run)
-    if column is None:
-        return row[0], (row[1], None)
-    return jnp.concatenate((row[0], column[0])), (row[1], column[1])
+    return tiled.both_sides(*decided(spread, pairs.scale, run))
 
 
-@partial(jax.jit, static_argnums=0)
-def _backward(
-    spread: Spread,
-    upstream: Array,
-    divisors: tuple[Array, Array | None],
-    queries: Array,
-    keys: Array | None,
-    scale: Array,
-    query_ids: Array,
-    key_ids: Array,
-) -> tuple[Array, Array | None, Array | None]:
-    """The gradients of queries, keys and scale; without keys the first is of both together."""
-    row, column = sides(upstream, *divisors)
-    left = Shard(queries, query_ids, row)
-    right = left if keys is None else Shard(keys, key_ids, column)
+def backward(
+    spread: Spread, pairs: Pairs, upstream: Array, divisors: Any
+) -> tuple[Array, Array | None]:
+    """The gradients of queries and keys; without keys the first is of both together."""
+    left, right = two_shards(pairs, *sides(upstream, *divisors))
 
     def run(shifted: bool) -> Any:
-        grad = gradient(spread, left, right, scale, shifted)
-        return grad, None if keys is None else gradient(spread, right, left, scale, shifted)
+        grad = gradient(spread, left, right, pairs.scale, shifted)
+        if pairs.keys is None:
+            return grad, None
+        return grad, gradient(spread, right, left, pairs.scale, shifted)
 
-    grads = decided(spread, scale, run)
-    return *grads, scale_gradient(queries, keys, grads[0], scale)
+    grads: tuple[Array, Array | None] = decided(spread, pairs.scale, run)
+    return grads
+
+
+pair_logsumexp = closed_form(forward, backward)
 
 
 def decided(spread: Spread, scale: Array, run: Any) -> Any:
@@ -139,9 +101,7 @@ def found(
     """The log-sum-exp of each own row over the others of all processes, and the divisor."""
 
     def step(sums: Any, block: Shard) -> Any:
-        plan = spread.plan(own, block)
-        grid = Grid.of(plan, own.rows, block.rows, scale, own.ids, block.ids)
-        return both(jnp, sums, tiled.sums(plan, grid, shifted)[0][0])
+        return both(jnp, sums, tiled.sums(*spread.tiles(own, block, scale), shifted)[0][0])
 
     size = len(own.rows)
     tiles = cut(own.rows, places.tile_size(size, spread.tile))
@@ -153,9 +113,8 @@ def gradient(spread: Spread, own: Shard, others: Shard, scale: Array, shifted: b
     """The gradient of the own rows, from the others of all processes."""
 
     def step(grad: Array, block: Shard) -> Array:
-        plan = spread.plan(own, block)
-        grid = Grid.of(plan, own.rows, block.rows, scale, own.ids, block.ids)
-        return grad + tiled.query_gradient(plan, grid, own.side, block.side, shifted)
+        tiles = spread.tiles(own, block, scale)
+        return grad + tiled.query_gradient(*tiles, own.side, block.side, shifted)
 
     grad: Array = spread.across.fold(step, jnp.zeros_like(own.rows), others)
     return grad

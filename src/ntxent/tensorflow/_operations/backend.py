@@ -142,11 +142,6 @@ class TensorflowOps:
         x = lse - self.partner_logits(rows, partners, scale)
         return self.softplus(x) if within is None else tf.where(within, x, self.softplus(x))
 
-    def partner_contrasts(
-        self, lses: Sequence[Tensor], rows: Tensor, partners: Any, scale: Any
-    ) -> Sequence[Tensor]:
-        return [self.partner_contrast(lse, rows, partners, scale) for lse in lses]
-
     def own_logsumexp(self, queries: Tensor, keys: Tensor, scale: Any) -> Tensor:
         scores = tf.einsum("id,ikd->ik", queries * scale, keys)
         return tf.cast(tf.reduce_logsumexp(scores, 1), tf.float64)

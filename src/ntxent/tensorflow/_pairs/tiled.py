@@ -13,13 +13,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.python.framework.op_callbacks import should_invoke_op_callbacks  # no public names
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from ntxent._pairs.functional_tile import both as sum_of
 from ntxent._pairs.functional_tile import factor, prepared, weights
 from ntxent._pairs.sides import Side
 from ntxent.tensorflow._pairs import tile as one_tile
+from ntxent.tensorflow._pairs.graphs import as_graph, in_xla
 from ntxent.tensorflow._pairs.tile import Found, Pairs, either, logarithm, lowest, total
 from ntxent.tensorflow._pairs.tiles import Cut, add_to, count, cut, sizes, store, transposed, uncut
 
@@ -28,9 +27,6 @@ TILE = 512
 # Up to so many rows, if their number is known, one tile is all, without loops. 2 cores, float32,
 # d=128, forward + backward: at N=1024 12.3 ms in loops and 9.3 without, under XLA 10.6 and 6.3.
 ALONE = 2048
-# From so many queries on, if their number is known, XLA compiles the loop over tiles, 3 s for each
-# shape. At N=4096: 120 ms compiled, 180 ms not.
-COMPILED_ROWS = 2048
 # Tiles kept for the backward pass, up to this many bytes, where XLA compiles the whole step: none,
 # 48, 128 and 256 MiB take 113, 109, 103 and 103 ms at N=4096, in 83, 141, 217 and 217 MiB. A plain
 # graph keeps none: what one compiled function hands to another is held twice.
@@ -67,24 +63,6 @@ def backward(
     return grads
 
 
-def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a graph: eagerly, Python would dispatch each operation of each tile.
-
-    In a graph of TensorFlow 1 too: its own loops may write a tile once alone.
-    """
-    plain = tf.function(function, autograph=False, reduce_retracing=True)
-    compiled = tf.function(function, autograph=False, jit_compile=True)
-
-    def run(pairs: Pairs, *rest: Any) -> Any:
-        rows = count(pairs.queries)
-        large = isinstance(rows, int) and rows >= COMPILED_ROWS
-        if large and not (in_xla() or should_invoke_op_callbacks()):  # XLA can't check numerics
-            return compiled(pairs, *rest)
-        return (function if tf.inside_function() else plain)(pairs, *rest)
-
-    return run
-
-
 @as_graph
 def forward_loops(
     pairs: Pairs, unshifted: Any, columns: bool, most: int, keep: bool
@@ -111,11 +89,6 @@ def backward_loops(
     grid = Grid.of(pairs, most)
     grads: list[Tensor] = either(unshifted, partial(gradients, grid, kept, row, column, both))
     return grads
-
-
-def in_xla() -> bool:
-    """Whether this is traced for XLA, as a part of a function that it compiles whole."""
-    return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def alone(pairs: Pairs) -> bool:

@@ -143,12 +143,6 @@ class FormulaOps(ClosedOps):
         loss = self.softplus(x)
         return loss if within is None else torch.where(within, x, loss)
 
-    def partner_contrasts(
-        self, lses: Sequence[Tensor], rows: Tensor, partners: Tensor | int, scale: Any
-    ) -> Sequence[Tensor]:
-        dots = self.partner_dots(rows, partners)
-        return [self.softplus(self.minus_product(lse, dots, scale)) for lse in lses]
-
     def logaddexp(self, a: Tensor, b: Tensor) -> Tensor:
         # Of nothing and nothing: no derivative, where exp(-inf + inf) would be NaN.
         nothing = (a == -math.inf) & (b == -math.inf)

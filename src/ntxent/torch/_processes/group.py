@@ -16,9 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Rows of all processes up to this many bytes are gathered: one collective, not a message for each
-# shard, and no more memory than the tiles of a batch take on a GPU.
-GATHER_BYTES = 256 * 2**20
+from ntxent import _spec
+
 # A ring's pieces: large enough for tiles of 512 rows and for a network, small beside a shard.
 PIECE_BYTES = 8 * 2**20
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -99,7 +98,7 @@ class Group(NamedTuple):
         """Whether to gather; the same on all processes."""
         if self.exchange is not None:
             return self.exchange == "gather"
-        return self.processes * max(sizes) * row_bytes(tensors) <= GATHER_BYTES
+        return self.processes * max(sizes) * row_bytes(tensors) <= _spec.GATHER_BYTES
 
     def everyone(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in their order."""
