@@ -18,9 +18,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from benchmarks import marks
 from benchmarks.worker import give_back, reset_peak, status_mib
 
-PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MIB = 2**20
 EXCHANGES = ("gather", "ring")
 # rows in all, elements of a row, processes
@@ -187,12 +187,6 @@ def beyond() -> str:
     return "\n".join(lines)
 
 
-def filled(page: str, name: str, table: str) -> str:
-    """The page with a table between its marks."""
-    text = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-    return re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _: text, page, flags=re.DOTALL)
-
-
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -201,10 +195,7 @@ def main() -> None:
     tables = {"beyond": beyond(), "counters": counters()}
     print(*tables.values(), sep="\n\n")
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        for name, table in tables.items():
-            page = filled(page, name, table)
-        PAGE.write_text(page, encoding="utf-8")
+        marks.write("docs/scaling.md", **tables)
 
 
 if __name__ == "__main__":
