@@ -9,5 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import marks
+from benchmarks.world import world
 
-__all__ = ["marks"]
+__all__ = ["marks", "world"]

@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import _shards
-from _benchmarks import marks
-from _world import world
+from _benchmarks import marks, world
 from ntxent.torch import info_nce, nt_xent
 
 TEMPERATURE = 0.2
