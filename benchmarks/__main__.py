@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cases, claims, figure, measure, pages, peers, report, results
+from benchmarks import cases, claims, figure, marks, measure, pages, peers, report, results
 from benchmarks.results import Row
 
 BUSY = """\
@@ -74,7 +74,7 @@ def render(rows: Sequence[Row], *, write: bool) -> int:
     stale = []
     for name, (before, after) in pages.written(rows).items():
         if write:
-            (measure.ROOT / name).write_text(after)
+            (marks.ROOT / name).write_text(after, encoding="utf-8")
         elif before != after:
             stale.append(name)
     if write:

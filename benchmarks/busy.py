@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure, pages, peers, report
+from benchmarks import marks, measure, peers, report
 from benchmarks.cases import Case, Setting
 from benchmarks.units import duration
 
@@ -49,8 +49,7 @@ def main() -> int:
     table = report.markdown(HEAD, lines, text_columns=1)
     print(table)
     if options.write:
-        path = measure.ROOT / PAGE
-        path.write_text(pages.put(path.read_text(), "busy", table, PAGE))
+        marks.write(PAGE, busy=table)
     return 0
 
 

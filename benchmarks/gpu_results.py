@@ -10,7 +10,7 @@ from operator import attrgetter
 
 import torch
 
-from benchmarks import measure, pages, report, results
+from benchmarks import marks, report, results
 from benchmarks.gpu_forms import DISTRIBUTIONS, LABELS, OURS, TEMPERATURE
 from benchmarks.units import duration, size
 
@@ -173,14 +173,13 @@ def caption(rows: Sequence[Row]) -> str:
     )
 
 
-def page(before: str) -> str:
-    """The page with its part as the stored rows say."""
+def part() -> str:
+    """The page's part, as the stored rows say."""
     rows = results.read(PATH, Row)
     text = f"{tables(rows)}\n\n{caption(rows)}\n\nErrors at N = 512, against float64:\n\n"
-    return pages.put(before, "gpu", text + accuracy(rows), PAGE)
+    return text + accuracy(rows)
 
 
 def write_page() -> None:
     """Into docs/performance.md."""
-    path = measure.ROOT / PAGE
-    path.write_text(page(path.read_text()))
+    marks.write(PAGE, gpu=part())

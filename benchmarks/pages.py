@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks import claims, growth, measure, peers, report
+from benchmarks import claims, growth, marks, peers, report
 from benchmarks.cases import Setting
 from benchmarks.results import Row
 from benchmarks.units import duration, size
@@ -157,27 +157,4 @@ def differs(setting: Setting) -> str:
 
 def written(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
     """Each page as it is, and as it should be."""
-    found = {}
-    for name, parts in pages(rows).items():
-        before = after = (measure.ROOT / name).read_text()
-        for part, text in parts.items():
-            after = put(after, part, text, name)
-        found[name] = before, after
-    return found
-
-
-def put(page: str, part: str, text: str, name: str) -> str:
-    """The page with what stands between the part's markers replaced."""
-    before, _, after = around(page, part, name)
-    return f"{before}{text}{after}"
-
-
-def around(page: str, part: str, name: str) -> tuple[str, str, str]:
-    """The page up to a part, the part, and the rest of the page."""
-    start, end = (f"<!-- {part}:{edge} -->" for edge in ("start", "end"))
-    if page.count(start) != 1 or page.count(end) != 1:
-        msg = f"{name} must have the lines {start} and {end}, once each: add them."
-        raise SystemExit(msg)
-    before, rest = page.split(start)
-    text, after = rest.split(end)
-    return f"{before}{start}\n", text.strip("\n"), f"\n{end}{after}"
+    return {name: marks.filled(name, **parts) for name, parts in pages(rows).items()}

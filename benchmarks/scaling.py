@@ -11,22 +11,22 @@ what was there, inputs included, before the call.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import re
-import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from benchmarks import marks
 from benchmarks.worker import give_back, reset_peak, status_mib
+from benchmarks.world import world
 
-PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MIB = 2**20
 EXCHANGES = ("gather", "ring")
 # rows in all, elements of a row, processes
 CASES = [(8192, 256, processes) for processes in (2, 4, 8)]
 WIDE = (16384, 1024, 2)
 BEYOND = (2**20, 512, 64)
+WAIT_S = 600  # for a step of the largest batch, of many processes on few cores
 
 
 class Predicted(NamedTuple):
@@ -63,36 +63,18 @@ class Measured(NamedTuple):
 
 def measured(rows: int, dim: int, processes: int, exchange: str) -> Measured:
     """One step in new processes."""
-    context = multiprocessing.get_context("spawn")
-    answers: Any = context.Queue()
-    with tempfile.TemporaryDirectory() as folder:
-        place = f"file://{Path(folder) / 'store'}"
-        workers = [
-            context.Process(
-                target=work, args=(rank, processes, place, rows, dim, exchange, answers)
-            )
-            for rank in range(processes)
-        ]
-        for worker in workers:
-            worker.start()
-        found = [answers.get(timeout=600) for _ in workers]
-        for worker in workers:
-            worker.join()
+    found = world(processes, work, rows, dim, exchange, timeout=WAIT_S, wait=WAIT_S)
     sent, peaks, seconds, flops = zip(*found, strict=True)
     return Measured(max(sent) / processes, max(peaks), max(seconds), max(flops))
 
 
-def work(
-    rank: int, processes: int, place: str, rows: int, dim: int, exchange: str, answers: Any
-) -> None:
+def work(rank: int, rows: int, dim: int, exchange: str) -> list[float]:
     """What each process does: a small step to load what loads, then the one that counts."""
     import torch
     import torch.distributed as dist
 
     from ntxent.torch import nt_xent
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", place, rank=rank, world_size=processes)
     torch.manual_seed(rank)
 
     def step(images: int) -> list[float]:
@@ -106,13 +88,12 @@ def work(
         dist.barrier()
         return [(loopback() - sent) / MIB, status_mib("VmHWM") - before, seconds]
 
-    images = rows // processes // 2
+    images = rows // dist.get_world_size() // 2
     step(64)
     found = step(images)
     with counted_flops() as flops:
         step(images)
-    answers.put([*found, flops.total])
-    dist.destroy_process_group()
+    return [*found, flops.total]
 
 
 def counted_flops() -> Any:
@@ -187,12 +168,6 @@ def beyond() -> str:
     return "\n".join(lines)
 
 
-def filled(page: str, name: str, table: str) -> str:
-    """The page with a table between its marks."""
-    text = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-    return re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _: text, page, flags=re.DOTALL)
-
-
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -201,10 +176,7 @@ def main() -> None:
     tables = {"beyond": beyond(), "counters": counters()}
     print(*tables.values(), sep="\n\n")
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        for name, table in tables.items():
-            page = filled(page, name, table)
-        PAGE.write_text(page, encoding="utf-8")
+        marks.write("docs/scaling.md", **tables)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import product
 
-from benchmarks import measure, pages, peers, report
+from benchmarks import marks, measure, peers, report
 from benchmarks.cases import Case, Setting
 from benchmarks.units import duration, size
 
@@ -40,7 +40,7 @@ CHOICES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     ),
     "numpy": ("ntxent", {"TILE": (256, 512, 1024)}),
 }
-PART = "tune"
+PAGE = "docs/performance.md"
 
 
 def main() -> int:
@@ -55,12 +55,8 @@ def main() -> int:
     tables = {library: table(library, options.sizes) for library in options.backend or CHOICES}
     print("\n\n".join(tables.values()))
     if options.write:
-        name = "docs/performance.md"
-        path = measure.ROOT / name
-        page = path.read_text()
-        before = dict(zip(CHOICES, pages.around(page, PART, name)[1].split("\n\n"), strict=True))
-        text = "\n\n".join((before | tables).values())
-        path.write_text(pages.put(page, PART, text, name))
+        before = dict(zip(CHOICES, marks.read(PAGE, "tune").split("\n\n"), strict=True))
+        marks.write(PAGE, tune="\n\n".join((before | tables).values()))
     return 0
 
 

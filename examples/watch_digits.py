@@ -33,6 +33,7 @@ SHOWN = ("top1", "top5", "alignment", "uniformity", "effective_negatives")
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FIGURE = DOCS / "howto/watch-training.md", DOCS / "figures/similarity.png"
+# An example stands alone: what the other scripts write their pages with lies outside its folder.
 START, END = "<!-- watch:start -->\n", "<!-- watch:end -->"
 
 

@@ -7,17 +7,17 @@ many times the whole batch's as there are processes; the temperature is on all o
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from _benchmarks import marks
+
 Array = Any
-PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+PAGE = "docs/scaling.md"
 DIM, TEMPERATURE = 7, 0.2
 
 # float64: of the loss absolutely, of the gradient relative to its largest entry
@@ -171,16 +171,4 @@ def show(backend: str, cells: Cells) -> None:
     text = table(cells)
     print(text)
     if "--write" in sys.argv[1:]:
-        put(PAGE, backend, text)
-
-
-def put(page: Path, name: str, text: str) -> None:
-    """Text between a page's markers of this name."""
-    before = page.read_text(encoding="utf-8")
-    marks = f"<!-- {name} -->", f"<!-- /{name} -->"
-    pattern = re.compile(f"{marks[0]}.*{marks[1]}", re.DOTALL)
-    if not pattern.search(before):
-        msg = f"{page.name} has no place for {name}"
-        raise ValueError(msg)
-    after = pattern.sub(lambda _: f"{marks[0]}\n{text}\n{marks[1]}", before)
-    page.write_text(after, encoding="utf-8")
+        marks.write(PAGE, **{backend: text})

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import _shards
-from _world import world
+from _benchmarks import marks, world
 from ntxent.torch import info_nce, nt_xent
 
 TEMPERATURE = 0.2
@@ -133,7 +133,7 @@ def main() -> None:
     text = table({processes: compared(processes) for processes in (2, 4)})
     print(text)
     if "--write" in sys.argv[1:]:
-        _shards.put(_shards.PAGE, "peers", text)
+        marks.write(_shards.PAGE, peers=text)
 
 
 if __name__ == "__main__":

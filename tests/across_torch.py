@@ -310,7 +310,7 @@ def dividing(rank: int) -> float:
 
 def main() -> None:
     """Print the table."""
-    from _world import world
+    from _benchmarks import world
 
     cells: Any = {}
     for sizes in (*_shards.EVEN, *_shards.UNEVEN):

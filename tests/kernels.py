@@ -17,7 +17,6 @@ import os
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -29,6 +28,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from _benchmarks import marks
 from ntxent.torch._kernels.backward import backward
 from ntxent.torch._kernels.block_lists import Blocks, whole
 from ntxent.torch._kernels.blocks import candidates, precision
@@ -39,7 +39,6 @@ DTYPES = {"float32": ("fp32", "float32"), "TF32": ("fp32", "tf32"), "bfloat16": 
 DTYPES["float16"] = ("fp16", "half")
 DIMS = (16, 32, 64, 128, 256, 512, 1024)
 CAPABILITIES = {80: ("8.0", 163 * 1024), 90: ("9.0", 227 * 1024)}
-PAGE = Path(__file__).parents[1] / "docs" / "kernels.md"
 HEAD = """\
 | kernel | product | d | capability | registers | shared memory, KiB | spills, bytes | matrices |
 |---|---|---|---|---|---|---|---|
@@ -179,10 +178,7 @@ def main() -> None:
     told = f"{len(everything)} kernels compiled, each in at most {slowest:.1f} s."
     print(f"{told} {len(wrong)} faults.")
     if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        table = "<!-- kernels -->\n" + HEAD + "\n".join(lines) + f"\n\n{told}\n<!-- /kernels -->"
-        pattern = "<!-- kernels -->.*<!-- /kernels -->"
-        PAGE.write_text(re.sub(pattern, lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
+        marks.write("docs/kernels.md", kernels=HEAD + "\n".join([*lines, "", told]))
     sys.exit("\n".join(wrong) if wrong else 0)
 
 

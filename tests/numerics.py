@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -12,12 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from _benchmarks import marks
 from ntxent import reference
 from ntxent.torch import nt_xent
 from ntxent.torch._pairs import logsumexp
-
-PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
-START, END = "<!-- {}:start -->", "<!-- {}:end -->"
 
 
 def cross_entropy(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -160,11 +157,7 @@ def main() -> None:
         found = made()
         print(f"{note}\n{found}")
         if "--write" in sys.argv:
-            before, rest = PAGE.read_text().split(START.format(name))
-            after = rest.split(END.format(name))[1]
-            PAGE.write_text(
-                f"{before}{START.format(name)}\n{note}\n\n{found}\n{END.format(name)}{after}"
-            )
+            marks.write("docs/numerics.md", **{name: f"{note}\n\n{found}"})
 
 
 if __name__ == "__main__":

@@ -13,19 +13,17 @@ import itertools
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from _adapters import ADAPTERS, XLA_IN_HASTE, call
+from _benchmarks import marks
 from _cases import Case, oracle
 from _covering import chosen
 from _family import INFO_NCE, SUP_CON, Truth, info_nce_truth, sup_con_truth
 from _tolerances import gradient_error, relative_error, tolerance
 
-PAGE = Path(__file__).parents[1] / "docs" / "numerics.md"
-START, END = "<!-- parity:start -->", "<!-- parity:end -->"
 CASES: list[tuple[str, str, Case]] = [
     ("nt_xent", denominator, Case(geometry, views, images, dim, temperature))
     for geometry in ("random", "close", "identical", "zero row")
@@ -141,8 +139,7 @@ def main() -> None:
     print(f"worst differences over {count} cases, relative, over max(1, 0.1 / temperature)")
     print(table(found))
     if options.write:
-        before, rest = PAGE.read_text().split(START)
-        PAGE.write_text(f"{before}{START}\n{table(found)}\n{END}{rest.split(END)[1]}")
+        marks.write("docs/numerics.md", parity=table(found))
     beyond = [
         f"{dtype}, {' – '.join(pair)}: {what} {error:.1e} > {bound:.0e}"
         for dtype, pairs in found.items()

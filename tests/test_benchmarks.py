@@ -20,6 +20,7 @@ from benchmarks import (
     claims,
     figure,
     growth,
+    marks,
     measure,
     oracle,
     pages,
@@ -250,16 +251,27 @@ def test_rows_survive_their_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "| old |", "| a |\n\n| b |"])
-def test_a_part_of_a_page_is_replaced_and_no_more(text: str) -> None:
-    page = f"before\n<!-- tune:start -->\n{text}\n<!-- tune:end -->\n\nafter\n"
-    before, part, after = pages.around(page, "tune", "page.md")
-    assert part == text
-    assert before + part + after == page
-    changed = pages.put(page, "tune", "| new |", "page.md")
-    assert changed == before + "| new |" + after
-    assert pages.put(changed, "tune", text, "page.md") == page
+def test_a_part_of_a_page_is_replaced_and_no_more(text: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    before, after = "before\n<!-- tune:start -->\n", "\n<!-- tune:end -->\n\nafter\n"
+    page.write_text(before + text + after)
+    assert marks.read(page, "tune") == text
+    marks.write(page, tune="| new |")
+    assert page.read_text() == before + "| new |" + after
+    changed = before + "| new |" + after, before + text + after
+    assert marks.filled(page, tune=text) == changed
+
+
+@pytest.mark.parametrize(
+    "edges", ["", "start", "end", "end start", "start start end", "start end end"]
+)
+def test_a_page_without_both_marks_once_is_refused(edges: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    text = "\n".join(["before", *(f"<!-- tune:{edge} -->" for edge in edges.split()), "after"])
+    page.write_text(text)
     with pytest.raises(SystemExit, match=r"page\.md must have the lines"):
-        pages.around(page, "times", "page.md")
+        marks.write(page, tune="| new |")
+    assert page.read_text() == text
 
 
 @torch_alone
@@ -288,8 +300,8 @@ def test_figures_are_of_the_results() -> None:
 def test_the_page_of_gpus_is_that_of_its_results() -> None:
     from benchmarks import gpu_forms, gpu_results
 
-    text = (measure.ROOT / gpu_results.PAGE).read_text()
-    assert gpu_results.page(text) == text, "python -m benchmarks.gpu --write"
+    before, after = marks.filled(gpu_results.PAGE, gpu=gpu_results.part())
+    assert before == after, "python -m benchmarks.gpu --write"
     stored = results.read(gpu_results.PATH, gpu_results.Row)
     for row in stored:
         assert bool(row.failed) == (row.runtime_ms is None)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import marks
+
 pytestmark = [pytest.mark.only("torch"), pytest.mark.extras]
 
 ROOT = Path(__file__).parents[1]
@@ -65,8 +67,7 @@ def test_what_is_watched_betters(tmp_path: Path) -> None:
     found = run("examples/watch_digits.py", "--quick", "--figure", str(figure))
     assert found.returncode == 0, found.stderr
     header, *lines = (line.split() for line in found.stdout.splitlines()[:-1])
-    page = (ROOT / "docs/howto/watch-training.md").read_text()
-    written = page.split("<!-- watch:start -->")[1].splitlines()[2:4]
+    written = marks.read("docs/howto/watch-training.md", "watch").splitlines()[1:3]
     assert [line.split() for line in written] == [header, lines[0]]  # its seeds are fixed
     first, last = (dict(zip(header, map(float, line), strict=True)) for line in lines)
     assert (first["steps"], last["steps"]) == (0, 10)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from _tolerances import assert_within
-from _world import world
+from benchmarks.world import world
 
 pytestmark = pytest.mark.only("torch")
 

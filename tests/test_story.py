@@ -10,6 +10,7 @@ import pytest
 import draw
 import steps
 from _tolerances import TOLERANCES, assert_within, relative_error, tolerance
+from benchmarks import marks
 from ntxent import reference
 
 pytestmark = pytest.mark.only("numpy")
@@ -44,7 +45,7 @@ def test_all_forms_that_are_timed_give_one_loss() -> None:
 
 def test_the_table_has_the_sizes_and_the_ratios_of_its_times() -> None:
     """As far as the times are written out."""
-    text = steps.PAGE.read_text().split(steps.START)[1].split(steps.END)[0]
+    text = marks.read(steps.PAGE, "steps")
     rows = [line.split("|")[1:-1] for line in text.splitlines() if re.match(r"\| \d", line)]
     assert [int(row[0]) for row in rows] == list(steps.SIZES)
     for row in rows:

@@ -19,7 +19,7 @@ try:
 
     import across_torch as work
     import faults_torch as broken
-    from _world import FailedError, world
+    from benchmarks.world import FailedError, world
 except ImportError:  # and then there is no test of this file either
     STRATEGIES: tuple[tuple[str, str], ...] = ()
 else:

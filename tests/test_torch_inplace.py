@@ -22,7 +22,7 @@ from _torch_losses import (
     leaves_of,
     loss_of,
 )
-from _world import world
+from benchmarks.world import world
 
 pytestmark = pytest.mark.only("torch")
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.only("torch")
 
 try:
     import sharded_torch as work
-    from _world import world
+    from benchmarks.world import world
 except ImportError:  # and then there is no test of this file either
     SHARDED: tuple[str, ...] = ()
 else:

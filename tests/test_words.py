@@ -249,7 +249,7 @@ def test_sparse_and_distributed_tensors_are_told_how_to_be_rows() -> None:
 def test_distributed_tensors_are_told_how_to_be_rows() -> None:
     """And their shards, passed so, are one batch."""
     import across_torch
-    from _world import world
+    from benchmarks.world import world
 
     told, *losses, whole = world(1, across_torch.distributed_tensor)[0]
     assert told == (

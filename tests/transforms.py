@@ -16,7 +16,6 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +23,11 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
+from _benchmarks import marks
 from ntxent.torch import NTXentLoss, info_nce, nt_xent, sup_con
 
 IMPLEMENTATIONS = ("dense", "tiled", "triton")
-PAGE = Path(__file__).parents[1] / "docs" / "pytorch.md"
+PAGE = "docs/pytorch.md"
 ROWS, DIM = 5, 3
 
 Loss = Callable[..., Any]
@@ -240,9 +240,8 @@ def table(cells: dict[tuple[str, str], str]) -> str:
 
 def page_cells() -> dict[tuple[str, str], str]:
     """What the page says."""
-    text = PAGE.read_text(encoding="utf-8")
-    (lines,) = re.findall("<!-- transforms -->\n(.*)\n<!-- /transforms -->", text, flags=re.DOTALL)
-    rows = [re.split(r" *\| *", line.strip("| ")) for line in lines.split("\n")[2:]]
+    lines = marks.read(PAGE, "transforms").split("\n")[2:]
+    rows = [re.split(r" *\| *", line.strip("| ")) for line in lines]
     return {
         (name, implementation): cell
         for name, *cells in rows
@@ -260,10 +259,7 @@ def main() -> None:
     made = table(cells)
     sys.stdout.write(made + "\n")
     if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        whole = f"<!-- transforms -->\n{made}\n<!-- /transforms -->"
-        pattern = "<!-- transforms -->.*<!-- /transforms -->"
-        PAGE.write_text(re.sub(pattern, lambda _: whole, text, flags=re.DOTALL), encoding="utf-8")
+        marks.write(PAGE, transforms=made)
 
 
 if __name__ == "__main__":

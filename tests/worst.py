@@ -14,11 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from _benchmarks import marks
 from ntxent import available_backends
 
 TESTS = Path(__file__).parent
-PAGE = TESTS.parent / "docs/numerics.md"
-START, END = "<!-- worst:start -->", "<!-- worst:end -->"
 LINE = re.compile(r"hostile grid, (\w+), (\w+): (\d+) cases, worst error ([\d.]+) of")
 QUANTITIES = ("loss", "row", "gradient", "temperature")
 
@@ -52,8 +51,7 @@ def main() -> int:
     text = options.read.read_text() if options.read else "".join(map(printed, available_backends()))
     print(made := table(text))
     if options.write:
-        before, rest = PAGE.read_text().split(START)
-        PAGE.write_text(f"{before}{START}\n{made}\n{END}{rest.split(END)[1]}")
+        marks.write("docs/numerics.md", worst=made)
     return 0
 
 
