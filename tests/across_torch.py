@@ -57,63 +57,6 @@ def rows(rank: int, size: int, dim: int = 16, dtype: torch.dtype = torch.float32
     return [x.clone().requires_grad_() for x in views]
 
 
-def encoder() -> Any:
-    """The same everywhere."""
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Tanh(), torch.nn.Linear(8, 6))
-
-
-def batch(rank: int, size: int, step: int = 0) -> Any:
-    """Own images of a step."""
-    rng = torch.Generator().manual_seed(100 * step + rank)
-    return torch.randn(2, size, 16, generator=rng)
-
-
-def whole_batch(sizes: tuple[int, ...], steps: int = 1) -> Any:
-    """The gradients of encoder and temperature, mean over the steps, with all images at hand."""
-    model, loss = encoder(), losses.NTXentLoss(temperature=0.2, learn_temperature=True)
-    for step in range(steps):
-        images = torch.cat([batch(rank, size, step) for rank, size in enumerate(sizes)], 1)
-        (loss(*model(images)) / steps).backward()
-    return [x.grad for x in (*model.parameters(), *loss.parameters())]
-
-
-class Trained(torch.nn.Module):
-    """An encoder and its loss as one module, as DDP wants what is learned."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.encoder = encoder()
-        self.loss = losses.NTXentLoss(temperature=0.2, learn_temperature=True, **options)
-
-    def forward(self, images: Any) -> Any:
-        return self.loss(*self.encoder(images))
-
-
-def ddp(rank: int, sizes: tuple[int, ...], how: str) -> list[Any]:
-    """The gradients that DistributedDataParallel leaves."""
-    model: Any = Trained(group=True, exchange="ring" if how == "ring" else None)
-    model = torch.nn.parallel.DistributedDataParallel(model)
-    run = torch.compile(model, backend="aot_eager") if how == "compile" else model
-    if how == "no_sync":
-        with model.no_sync():
-            (run(batch(rank, sizes[rank], 0)) / 2).backward()
-        (run(batch(rank, sizes[rank], 1)) / 2).backward()
-    else:
-        run(batch(rank, sizes[rank])).backward()
-    return [x.grad for x in model.parameters()]
-
-
-def fsdp(rank: int, sizes: tuple[int, ...]) -> list[Any]:
-    """The gradients that FSDP leaves, put together again."""
-    from torch.distributed.fsdp import fully_shard
-
-    model = encoder()
-    fully_shard(model)
-    losses.nt_xent(*model(batch(rank, sizes[rank])), temperature=0.2, group=True).backward()
-    return [x.grad.full_tensor() for x in model.parameters()]
-
-
 def autocast(rank: int, sizes: tuple[int, ...]) -> Any:
     """Under bfloat16 autocast: the dtypes of loss and gradient, and the loss."""
     z1, z2 = rows(rank, sizes[rank])
@@ -216,55 +159,6 @@ def distributed_tensor(rank: int) -> list[Any]:
     ]
 
 
-COMPILED = ("nt_xent", "nt_xent, ids", "sup_con", "info_nce, symmetric, queue, ids")
-
-
-def compiled(rank: int, sizes: tuple[int, ...]) -> dict[str, float]:
-    """The differences that a compiler makes; its default one once, as it takes its time."""
-    backends = ["aot_eager", "aot_eager", "inductor", "aot_eager"]
-    return {
-        name: difference(rank, name, sizes, backend)
-        for name, backend in zip(COMPILED, backends, strict=True)
-    }
-
-
-def difference(rank: int, name: str, sizes: tuple[int, ...], backend: str) -> float:
-    """Value and gradient as a single graph, against those without a compiler."""
-    case = _shards.shards(name, sizes)
-    arrays = [torch.tensor(x, requires_grad=True) for x in case.arrays[rank]]
-    integers = [torch.tensor(x) for x in case.integers[rank].values()]
-    keys = [key for key in case.integers[rank] if key != "labels"]
-
-    def loss(*given: Any) -> Any:
-        options = {**case.options, **dict(zip(keys, given[len(arrays) :], strict=False))}
-        given = given if case.loss == "sup_con" else given[: len(arrays)]
-        return getattr(losses, case.loss)(*given, group=True, temperature=0.2, **options)
-
-    found = []
-    for function in (loss, torch.compile(loss, fullgraph=True, backend=backend)):
-        value = function(*arrays, *integers)
-        found.append([value.detach(), *torch.autograd.grad(value, arrays)])
-    return max((a - b).abs().max().item() for a, b in zip(*found, strict=True))
-
-
-def derivatives(rank: int, sizes: tuple[int, ...], implementation: str) -> Any:
-    """A Hessian's product with a vector, by two reverse passes; what refuses to give it."""
-    z1, z2 = rows(rank, sizes[rank], dtype=torch.float64)
-    options = {"temperature": 0.2, "group": True, "implementation": implementation}
-
-    def twice() -> Any:
-        loss = losses.nt_xent(z1, z2, **options)
-        (first,) = torch.autograd.grad(loss, z1, create_graph=True)
-        (second,) = torch.autograd.grad((first * z1.detach().cos()).sum(), z1)
-        return second
-
-    forward = error_of(
-        lambda: torch.func.jvp(lambda x: losses.nt_xent(x, z2, **options), (z1,), (z1,))
-    )
-    compiled = error_of(lambda: torch.func.hessian(lambda x: losses.nt_xent(x, z2, **options))(z1))
-    return twice(), compiled, forward
-
-
 def largest(rank: int) -> list[int]:
     """How many elements the largest tensor has that is made, gathered and by a ring.
 
@@ -289,18 +183,6 @@ def largest(rank: int) -> list[int]:
             served.backward(pairs, side, None, (), by_keys=False)
         found.append(counted.size)
     return found
-
-
-def by_functions(rank: int, sizes: tuple[int, ...]) -> Any:
-    """torch.func.grad, and vmap of two batches."""
-    z1, z2 = rows(rank, sizes[rank], dtype=torch.float64)
-    loss = losses.nt_xent(z1, z2, group=True)
-    (expected,) = torch.autograd.grad(loss, z1)
-    got = torch.func.grad(lambda x: losses.nt_xent(x, z2.detach(), group=True))(z1.detach())
-    both = torch.func.vmap(lambda x: losses.nt_xent(x, z2.detach(), group=True))(
-        torch.stack((z1, z1)).detach()
-    )
-    return (got - expected).abs().max().item(), (both - loss).abs().max().item()
 
 
 def dividing(rank: int) -> float:

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-import across_torch
+import trained_torch
 from ntxent.torch import NTXentLoss
 
 
 def learned(sizes: tuple[int, ...], group: Any) -> Any:
     """In one process: the mean loss and its gradients by name, of the shards or of all at once."""
-    model = across_torch.Trained()
-    shards = [across_torch.batch(rank, size) for rank, size in enumerate(sizes)]
+    model = trained_torch.Trained()
+    shards = [trained_torch.batch(rank, size) for rank, size in enumerate(sizes)]
     parts = [torch.cat(shards, 1)] if group else shards
     loss = sum(model(images) for images in parts) / len(parts)
     loss.backward()
@@ -26,7 +26,7 @@ SHARDED = ("FSDP1", "FSDP1, flat", "FSDP2", "FSDP2, each")
 def learned_by_fsdp(rank: int, sizes: tuple[int, ...]) -> dict[Any, Any]:
     """This process's loss and gradients put together again, by each FSDP, in a group or not."""
     return {
-        (how, group): sharded_step(how, group, across_torch.batch(rank, sizes[rank]))
+        (how, group): sharded_step(how, group, trained_torch.batch(rank, sizes[rank]))
         for how in SHARDED
         for group in (None, True)
     }
@@ -36,7 +36,7 @@ def sharded_step(how: str, group: Any, images: Any) -> Any:
     """The loss, and the gradients by name."""
     from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
-    model: Any = across_torch.Trained(group=group)
+    model: Any = trained_torch.Trained(group=group)
     if how.startswith("FSDP2"):
         for part in (model.encoder, model.loss) if how.endswith("each") else ():
             fully_shard(part)

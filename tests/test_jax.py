@@ -1,4 +1,4 @@
-"""What JAX's users expect beyond the shared suite."""
+"""What JAX's users expect beyond the shared suite: of derivatives, `vmap`, forward mode, memory."""
 
 from __future__ import annotations
 
@@ -10,31 +10,26 @@ import numpy as np
 import pytest
 
 from _jax_cases import jit
+from _jax_nt_xent import ALL, IMPLEMENTATIONS, assert_right, chosen, inputs_of, loss_of
 from _largest import largest_array
-from _tolerances import EPSILON, assert_within, relative_error, tolerance
+from _tolerances import assert_within, relative_error, tolerance
 from ntxent import reference
 
 pytestmark = pytest.mark.only("jax")
 
 DIRECTION = np.random.default_rng(1).standard_normal((5, 3))
-ALL = (0, 1, 2)  # the places of both views and the temperature
 
 
 @pytest.fixture
 def jax() -> Any:
-    import jax.export
     import jax.test_util
 
     return jax
 
 
-@pytest.fixture(params=["dense", "tiled", "tiles of 4", "tiles of 4, kept"])
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request: Any, monkeypatch: Any) -> str:
-    if "4" in request.param:
-        monkeypatch.setattr("ntxent.jax._pairs.tiled.TILE", 4)
-    if request.param == "tiles of 4":
-        monkeypatch.setattr("ntxent.jax._pairs.tiled.KEEP_BYTES", 0)
-    return "dense" if request.param == "dense" else "tiled"
+    return chosen(request.param, monkeypatch)
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -42,42 +37,6 @@ def dtype(request: Any, jax: Any) -> Iterator[str]:
     """float64 is enabled for float64 alone."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
-
-
-def inputs_of(dtype: str, tau: float = 0.2, count: int = 2, images: int = 5) -> list[Any]:
-    """Views, and the temperature as an array."""
-    import jax.numpy as jnp
-
-    views = np.random.default_rng(0).standard_normal((count, images, 3))
-    return [*jnp.asarray(views, dtype), jnp.asarray(tau, dtype)]
-
-
-def loss_of(implementation: str, **options: Any) -> Any:
-    """`nt_xent` with the temperature as its last positional argument."""
-    from ntxent.jax import nt_xent
-
-    def loss(*inputs: Any, **more: Any) -> Any:
-        chosen = {"implementation": implementation, "temperature": inputs[-1], **options, **more}
-        return nt_xent(*inputs[:-1], **chosen)
-
-    return loss
-
-
-def assert_right(found: Any, inputs: Any, dtype: str, denominator: str = "all") -> None:
-    """Value and gradients, of the views and maybe of the temperature, are those of plain loops."""
-    value, grads = found
-    *views, tau = (np.asarray(x, np.float64) for x in inputs)
-    options = {"temperature": float(tau), "denominator": denominator}
-    kind = "float32" if dtype in EPSILON else dtype
-    assert value.dtype == kind
-    error = relative_error(np.asarray(value), reference.nt_xent(*views, **options))
-    assert_within(error, tolerance(kind, "loss", float(tau)), "loss")
-    truths, by_tau = reference.gradients(*views, **options)
-    for grad, truth in zip(grads, [*truths, np.array(by_tau)], strict=False):
-        assert grad.dtype == dtype
-        error = relative_error(np.asarray(grad, kind), truth, np.abs(truth).max())
-        bound = tolerance(kind, "gradient", float(tau)) + EPSILON.get(dtype, 0)
-        assert_within(error, bound, "gradient")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"], indirect=True)
@@ -217,92 +176,6 @@ def test_gradient_steps_in_a_scan(jax: Any, implementation: str) -> None:
     low, middle, high = (list(by_loops(rate)) for rate in (0.1 - 1e-5, 0.1, 0.1 + 1e-5))
     np.testing.assert_allclose(losses, middle, rtol=2e-6)
     np.testing.assert_allclose(by_rate, (high[2] - low[2]) / 2e-5, rtol=1e-5)
-
-
-@pytest.fixture
-def compiled(jax: Any) -> Iterator[list[str]]:
-    """The names of what has been compiled."""
-    names: list[str] = []
-
-    def listen(event: str, _: float, fun_name: str = "", **more: Any) -> None:
-        names.extend([fun_name] * event.endswith("backend_compile_duration"))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def test_traced_temperature(jax: Any, implementation: str, dtype: str, compiled: Any) -> None:
-    """As good as a number on both sides of where a shift is needed, compiled once; NaN if bad."""
-    loss = loss_of(implementation)
-    step = jit(jax.value_and_grad(loss, ALL))
-    for tau in (0.5, 0.05, 0.01, 0.001):
-        inputs = inputs_of(dtype, tau)
-        compiled.clear()
-        traced = step(*inputs)
-        assert bool(compiled) == (tau == 0.5)
-        fixed = jax.value_and_grad(loss, (0, 1))(*inputs[:2], float(inputs[2]))
-        for found in (traced, fixed):
-            assert_right(found, inputs, dtype)
-    for bad in (0.0, -0.5, np.inf, np.nan):
-        assert all(np.isnan(x).all() for x in jax.tree.leaves(step(*inputs_of(dtype, bad))))
-
-
-def test_what_compiles_again(jax: Any, implementation: str, compiled: list[str]) -> None:
-    """A new shape does; a new number for the temperature does not, unless it now needs a shift."""
-    shifted = ["jit(_forward)", "jit(_backward)"] if implementation == "tiled" else []
-    views = inputs_of("float32", images=61)[:2]
-    for tau, expected in ((0.2, None), (0.3, []), (0.01, shifted)):
-        compiled.clear()
-        jax.value_and_grad(loss_of(implementation), (0, 1))(*views, tau)
-        assert compiled if expected is None else compiled == expected
-
-
-@pytest.mark.parametrize("denominator", ["one_positive", "negatives"])
-def test_ids_and_strings(jax: Any, implementation: str, denominator: str) -> None:
-    """Inside jit, where the ids are traced, mapped over, or known while all else is traced."""
-    inputs = inputs_of("float32")
-    loss = loss_of(implementation, denominator=denominator, reduction="none")
-    choices = jax.numpy.asarray([[0, 0, 1, 1, 2], [3, 1, 2, 1, 0]])
-    mapped = jit(jax.vmap(lambda ids: loss(*inputs, ids=ids)))(choices)
-    for ids, rows in zip(choices, mapped, strict=True):
-        options = {"temperature": 0.2, "ids": ids, "denominator": denominator}
-        expected = reference.row_losses(*(np.asarray(z) for z in inputs[:2]), **options)
-        traced, known = jit(loss), jit(partial(loss, ids=ids))
-        for found in (rows, traced(*inputs, ids=ids), known(*inputs)):
-            np.testing.assert_allclose(found, expected, rtol=3e-6, atol=3e-6)
-
-
-def test_errors_come_while_tracing_in_the_same_words(jax: Any) -> None:
-    z, equal, f = inputs_of("float32")[0], jax.numpy.zeros(5, int), loss_of("tiled")
-    for bad in (
-        lambda z: f(z, z[:2], 0.1),
-        lambda z: f(z, z.astype("bfloat16"), 0.1),
-        lambda z: f(z, z, 0.1, reduction="x"),
-        lambda z: f(z, z, 0.1, ids=z[0].astype(int)),
-        lambda z: f(z, z, 0.1, ids=equal, denominator="negatives"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=r"must|needs") as eager:
-            bad(z)
-        with pytest.raises(eager.type) as traced:
-            jax.jit(bad).trace(z)
-        assert str(traced.value) == str(eager.value)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"], indirect=True)
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_export(jax: Any, implementation: str, platform: str, dtype: str) -> None:
-    """For a device that isn't here; products have float32's digits there, unless told not to."""
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs_of(dtype)]
-    for precision in (None, "bfloat16"):
-        step = jax.jit(jax.value_and_grad(loss_of(implementation), ALL))
-        with jax.default_matmul_precision(precision):
-            found = jax.export.export(step, platforms=[platform])(*shapes)
-        assert found.platforms == (platform,)
-        assert [x.dtype for x in found.out_avals] == ["float32", dtype, dtype, dtype]
-        products = [x for x in found.mlir_module().splitlines() if "stablehlo.dot_general" in x]
-        assert len(products) >= 3
-        assert all(("[HIGHEST, HIGHEST]" in line) == (precision is None) for line in products)
 
 
 @pytest.mark.parametrize("traced", [False, True])

@@ -19,6 +19,8 @@ try:
 
     import across_torch as work
     import faults_torch as broken
+    import trained_torch as trained
+    import transformed_torch as transformed
     from benchmarks.world import FailedError, world
 except ImportError:  # and then there is no test of this file either
     STRATEGIES: tuple[tuple[str, str], ...] = ()
@@ -74,8 +76,8 @@ def test_both_exchanges_give_the_same_bits_and_float32_its_digits() -> None:
 def test_ddp_has_the_gradient_of_one_process(how: str) -> None:
     """Encoder and learned temperature; gradients accumulated over two batches; compiled."""
     sizes = (5, 5) if how == "compile" else (4, 6)
-    found = world(2, work.ddp, sizes, how)
-    expected = work.whole_batch(sizes, steps=2 if how == "no_sync" else 1)
+    found = world(2, trained.ddp, sizes, how)
+    expected = trained.whole_batch(sizes, steps=2 if how == "no_sync" else 1)
     for grads in found:
         for got, want in zip(grads, expected, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
@@ -83,8 +85,8 @@ def test_ddp_has_the_gradient_of_one_process(how: str) -> None:
 
 def test_fsdp_has_the_gradient_of_one_process() -> None:
     sizes = (5, 4)
-    expected = work.whole_batch(sizes)[:-1]
-    for grads in world(2, work.fsdp, sizes):
+    expected = trained.whole_batch(sizes)[:-1]
+    for grads in world(2, trained.fsdp, sizes):
         for got, want in zip(grads, expected, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
@@ -180,8 +182,8 @@ def test_nan_on_one_process_reaches_all() -> None:
 
 @pytest.mark.parametrize("sizes", [(4, 4), (3, 5)], ids=str)
 def test_compiled_as_a_single_graph(sizes: tuple[int, ...]) -> None:
-    for found in world(2, work.compiled, sizes):
-        assert set(found) == set(work.COMPILED)
+    for found in world(2, transformed.compiled, sizes):
+        assert set(found) == set(transformed.COMPILED)
         for name, error in found.items():
             assert_within(error, 1e-13, f"{name}, compiled against eager")
 
@@ -196,7 +198,7 @@ REFUSALS = {
 def test_derivatives_beyond_the_first(implementation: str) -> None:
     """Second ones by autograd go through the dense form; forward mode is refused."""
     sizes = (3, 4)
-    found = world(2, work.derivatives, sizes, implementation)
+    found = world(2, transformed.derivatives, sizes, implementation)
     for _, *refused in found:
         for told in refused:
             assert re.match(REFUSALS[implementation], told), told
@@ -215,7 +217,7 @@ def test_derivatives_beyond_the_first(implementation: str) -> None:
 
 
 def test_functional_gradients_and_vmap() -> None:
-    for gradient, values in world(2, work.by_functions, (3, 4)):
+    for gradient, values in world(2, transformed.by_functions, (3, 4)):
         assert_within(gradient, 1e-14, "func.grad")
         assert_within(values, 1e-14, "vmap")
 

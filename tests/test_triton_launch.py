@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from _largest import largest_tensor
-from test_triton import pairs_of, rows_of
+from _triton_pairs import pairs_of, rows_of
 
 pytestmark = [pytest.mark.only("torch"), pytest.mark.kernels]
 
