@@ -39,7 +39,7 @@ DEVICES = {
 }
 # Most tests keep one core busy. An idle process takes tests from the other, whatever file they are
 # of: by files one of two is idle for minutes at the end.
-SIDE_BY_SIDE = ["--numprocesses=auto", "--dist=worksteal"]
+SIDE_BY_SIDE = ["--numprocesses=auto", "--dist=worksteal", "--durations=25"]
 INTERPRETED = {"TRITON_INTERPRET": "1"}
 COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[backend]]
 

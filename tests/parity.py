@@ -74,12 +74,12 @@ def answer(backend: Any, loss: str, truth: Truth, dtype: str, **more: Any) -> An
 def some() -> list[Any]:
     """Of `EVERY` as many as let every two values meet."""
 
-    def pairs(place: int) -> Any:
-        (loss, kind, case), implementation = EVERY[place]
+    def pairs(of: Any) -> Any:
+        (loss, kind, case), implementation = of
         parts = loss, kind, case.geometry, case[1:4], case.temperature, implementation
         return itertools.combinations(enumerate(parts), 2)
 
-    return [EVERY[place] for place in chosen(len(EVERY), pairs)]
+    return [EVERY[place] for place in chosen(map(pairs, EVERY))]
 
 
 def differences(device: str, every: bool, dtype: str) -> dict[tuple[str, str], tuple[float, float]]:

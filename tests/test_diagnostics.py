@@ -120,6 +120,7 @@ def test_a_graph_is_left_alone() -> None:
     assert z1.requires_grad
 
 
+@pytest.mark.covering(("dtype",), ("dim",), pairs=False)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("dim", [1, 7, 128, 513])
 def test_a_collapsed_encoder_finds_nothing(dtype: str, dim: int) -> None:

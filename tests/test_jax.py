@@ -39,6 +39,7 @@ def dtype(request: Any, jax: Any) -> Iterator[str]:
         yield request.param
 
 
+@pytest.mark.covering(("implementation",), ("dtype",), pairs=False)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"], indirect=True)
 def test_transformations(jax: Any, implementation: str, dtype: str) -> None:
     """Each reduction; the gradients of views in half precision are of their dtype."""
@@ -62,6 +63,7 @@ def test_transformations(jax: Any, implementation: str, dtype: str) -> None:
         assert_right(found, inputs, dtype, denominator)
 
 
+@pytest.mark.covering(("implementation",), ("axes",), pairs=False)
 @pytest.mark.parametrize("axes", [(0, 0, None), (None, None, 0)], ids=["views", "temperature"])
 def test_vmap(jax: Any, implementation: str, axes: Any) -> None:
     """Of grad and under grad, also where a part of the temperatures needs a shift."""
@@ -110,6 +112,7 @@ def test_rows_as_long_as_float32_goes(jax: Any, implementation: str) -> None:
     assert_within(relative_error(np.asarray(loss), expected), tolerance("float32", "loss", 0.2), "")
 
 
+@pytest.mark.covering(("implementation",), ("dtype",), pairs=False)
 def test_hessians(jax: Any, implementation: str, dtype: str) -> None:
     """Reverse and forward over reverse, with a zero row; the truth is dense in float64."""
     tau, bound = (0.01, 1e-3) if dtype == "float32" else (0.2, 1e-12)

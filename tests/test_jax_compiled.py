@@ -48,6 +48,7 @@ def compiled(jax: Any) -> Iterator[list[str]]:
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.covering(("implementation",), ("dtype",), pairs=False)
 def test_traced_temperature(jax: Any, implementation: str, dtype: str, compiled: Any) -> None:
     """As good as a number on both sides of where a shift is needed, compiled once; NaN if bad."""
     loss = loss_of(implementation)
@@ -74,6 +75,7 @@ def test_what_compiles_again(jax: Any, implementation: str, compiled: list[str])
         assert compiled if expected is None else compiled == expected
 
 
+@pytest.mark.covering(("implementation",), ("denominator",), pairs=False)
 @pytest.mark.parametrize("denominator", ["one_positive", "negatives"])
 def test_ids_and_strings(jax: Any, implementation: str, denominator: str) -> None:
     """Inside jit, where the ids are traced, mapped over, or known while all else is traced."""
@@ -105,6 +107,7 @@ def test_errors_come_while_tracing_in_the_same_words(jax: Any) -> None:
         assert str(traced.value) == str(eager.value)
 
 
+@pytest.mark.covering(("implementation",), ("platform",), ("dtype",), pairs=False)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"], indirect=True)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_export(jax: Any, implementation: str, platform: str, dtype: str) -> None:

@@ -73,6 +73,7 @@ def test_nothing_is_promoted(jax: Any, case: str, implementation: str, dtype: st
             jax.eval_shape(jax.hessian(loss), rows, rows, rows, ids, tau)
 
 
+@pytest.mark.covering(("case",), ("implementation",), pairs=False)
 def test_nothing_is_promoted_outside_jit(jax: Any, case: str, implementation: str) -> None:
     inputs = inputs_of()
     with strict(jax, "float32"):
@@ -140,6 +141,7 @@ def test_explicit_shards_of_any_array_are_refused(jax: Any, mesh: Any, place: st
         jax.jit(lambda x: info_nce(a, **x))(given)
 
 
+@pytest.mark.covering(("case",), ("implementation",), pairs=False)
 def test_the_remedies_for_explicit_shards(
     jax: Any, mesh: Any, case: str, implementation: str
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_temperature_of_one_element_has_a_gradient_of_its_shape(
 # A batch of `sup_con` in which no row has a positive
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("implementation", ["dense", "tiled"])
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 @pytest.mark.parametrize("count", [1, 7])
