@@ -25,9 +25,9 @@ class ClosedOps:
     sigmoid: Any  # (x, softplus): its derivative, from both
     logsumexp: Any  # (scores): along the rows of a matrix
     parts: Any  # (rows, count): the rows of each of so many stacked arrays
-    classes: Any  # (labels, across): `_classes.Classes`
+    classes: Any  # (labels, across): `_labels.Classes`
     one_id: Any  # (rows, value): an id for each row, all alike
-    closed_pairs: Any  # (ids, ids, unit, columns, implementation, across): the hot operation
+    closed_pairs: Any  # (query_ids, key_ids, columns, options): the hot operation
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp

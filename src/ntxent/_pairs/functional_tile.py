@@ -20,7 +20,7 @@ from ntxent._pairs.sides import Side
 Array = Any
 
 
-def both(
+def sum_of(
     xp: Any, first: Sequence[Array], second: Sequence[Array], nothing: Any = -math.inf
 ) -> tuple[Array, ...]:
     """Two sums as one, below the larger maximum."""

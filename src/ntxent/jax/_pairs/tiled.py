@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ntxent._pairs import headroom
-from ntxent._pairs.functional_tile import both, factor, finite, prepared, weights
+from ntxent._pairs.functional_tile import factor, finite, prepared, sum_of, weights
 from ntxent._pairs.sides import Side, sides
 from ntxent.jax._pairs.closed_form import closed_form
 from ntxent.jax._pairs.tiles import Grid, Pairs, Plan, cut, product, put, uncut
@@ -106,7 +106,7 @@ def found(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, Any, list[Array]]
     """The log-sum-exp and the divisor along rows, along columns if asked for; the tiles kept."""
     (rows, columns), kept = sums(plan, grid, shifted)
     if plan.symmetric:
-        return logarithm(both(jnp, rows, columns), plan.queries, shifted), None, kept
+        return logarithm(sum_of(jnp, rows, columns), plan.queries, shifted), None, kept
     of_columns = logarithm(columns, plan.keys, shifted) if plan.columns else None
     return logarithm(rows, plan.queries, shifted), of_columns, kept
 
@@ -120,7 +120,7 @@ def sums(plan: Plan, grid: Grid, shifted: bool) -> tuple[Any, list[Array]]:
         return rows, added(columns, column, values, 0) if mirrored or plan.columns else columns
 
     def added(sums: Any, index: Array, values: Array, axis: int) -> Any:
-        after = both(jnp, [x[index] for x in sums], total(values, axis, shifted))
+        after = sum_of(jnp, [x[index] for x in sums], total(values, axis, shifted))
         return tuple(put(x, index, y) for x, y in zip(sums, after, strict=True))
 
     # Two, also where the keys are the queries: what is updated twice in a step, XLA copies.

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntxent._pairs import places
-from ntxent._pairs.functional_tile import both
+from ntxent._pairs.functional_tile import sum_of
 from ntxent._pairs.sides import Side, sides
 from ntxent.jax._pairs import tiled
 from ntxent.jax._pairs.closed_form import closed_form
@@ -101,7 +101,7 @@ def found(
     """The log-sum-exp of each own row over the others of all processes, and the divisor."""
 
     def step(sums: Any, block: Shard) -> Any:
-        return both(jnp, sums, tiled.sums(*spread.tiles(own, block, scale), shifted)[0][0])
+        return sum_of(jnp, sums, tiled.sums(*spread.tiles(own, block, scale), shifted)[0][0])
 
     size = len(own.rows)
     tiles = cut(own.rows, places.tile_size(size, spread.tile))

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ntxent._pairs.functional_tile import both as sum_of
-from ntxent._pairs.functional_tile import factor, prepared, weights
+from ntxent._pairs.functional_tile import factor, prepared, sum_of, weights
 from ntxent._pairs.sides import Side
 from ntxent.tensorflow._pairs import tile as one_tile
 from ntxent.tensorflow._pairs.graphs import as_graph, in_xla

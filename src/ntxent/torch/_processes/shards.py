@@ -27,7 +27,7 @@ STRIP = 4096  # rows of the gradient that are made at a time, so as not to have 
 
 
 class Shards(NamedTuple):
-    """`_implementations.Implementation` over the shards of all processes, by another one."""
+    """`Implementation` over the shards of all processes, by another one."""
 
     across: Group
     name: str | None
