@@ -37,6 +37,12 @@ def chosen(cases: Iterable[Parts]) -> list[int]:
     return sorted(found)
 
 
+def each_once(cases: Iterable[Any]) -> list[Any]:
+    """Cases of a grid, tuples, of whose parts each is still there."""
+    grid = list(cases)
+    return [grid[place] for place in chosen(map(enumerate, grid))]
+
+
 def every_two(cases: Iterable[Any]) -> list[Any]:
     """Cases of a grid, tuples, of whose parts every two still meet."""
     grid = list(cases)

@@ -84,11 +84,13 @@ def in_turn(place: int, sizes: tuple[int, ...]) -> tuple[str, ...]:
     """One of the implementations or none.
 
     A loss is traced for two seconds on two replicas and for up to thirty on four, of which each
-    meets each. So on two, with as many rows and with more and fewer, each loss has both; alone a
+    meets each. So on two, with as many rows or with more and fewer, each loss has one; alone a
     third of them have one, another third on three, and on four two losses.
     """
-    turn = (place + TESTED.index(sizes)) % 2
-    wanted = {1: place % 3 == 0, 2: True, 3: place % 3 == 1, 4: place in (0, 5)}[len(sizes)]
+    number = TESTED.index(sizes)
+    turn = (place // 2 + number) % 2
+    two = place % 2 == number % 2
+    wanted = {1: place % 3 == 0, 2: two, 3: place % 3 == 1, 4: place in (0, 5)}[len(sizes)]
     return IMPLEMENTATIONS[turn : turn + 1] if wanted else ()
 
 

@@ -1,6 +1,7 @@
 """Checks of losses over two replicas, in a process of their own, as `across_tensorflow` is.
 
-python tests/across_tensorflow_checks.py NAME ...     prints each name when it is done
+python tests/across_tensorflow_checks.py NAME ...         prints each name when it is done
+python tests/across_tensorflow_checks.py --all NAME ...   of more cases
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from _covering import every_two
+from _covering import each_once, every_two
 from _shards import GRADIENT, errors, few_positives
 from across_tensorflow import IMPLEMENTATIONS, SIZES, each, found, local, mirrored
 from ntxent.tensorflow import InfoNCELoss, NTXentLoss, SupConLoss, info_nce, nt_xent, sup_con
+
+SOME = each_once  # or `every_two`
 
 
 def split(rows: Any) -> list[Any]:
@@ -81,8 +84,7 @@ def of_two_classes(z: Any, **options: Any) -> Any:
 def check_second_derivatives() -> None:
     """Of a penalty: a shard's gradient is W times the whole batch's, so this W^2 times."""
     both = partial(info_nce, symmetric=True)
-    cases = [(loss, "tiled") for loss in (nt_xent, info_nce, both, of_two_classes)]
-    for loss, implementation in (*cases, (nt_xent, "dense"), (both, "dense")):
+    for loss, implementation in SOME(product((nt_xent, both, of_two_classes), IMPLEMENTATIONS)):
         of_penalty = partial(penalty, loss=loss, implementation=implementation)
 
         def slope(*inputs: Any, loss: Any = of_penalty, **options: Any) -> Any:
@@ -105,7 +107,7 @@ def check_shifted_scores() -> None:
         loss = partial(info_nce, temperature=tau, symmetric=True)
         return gradients(inputs, loss, **more)
 
-    for tau, compiled_rows in product((0.001, 0.1), (2048, 2)):
+    for tau, compiled_rows in SOME(product((0.001, 0.1), (2048, 2))):
         graphs.COMPILED_ROWS = compiled_rows
         for whole, parts in zip(*whole_and_shards(partial(slope, tau=tau), *given), strict=True):
             assert_near(parts / len(SIZES), whole)
@@ -190,7 +192,7 @@ def check_keras_reductions() -> None:
     labels, weight = np.array([0, 1, 2, 0, 1, 3, 3, 0, 4]), np.arange(1.0, 10)
     kinds = (NTXentLoss, z2), (SupConLoss, labels), (InfoNCELoss, z2)
     reductions = "sum_over_batch_size", "sum", "mean_with_sample_weight", "none"
-    for place, reduction, weighted in every_two(product(range(3), reductions, (False, True))):
+    for place, reduction, weighted in SOME(product(range(3), reductions, (False, True))):
         kind, target = kinds[place]
         fn = partial(reduced, kind, weighted, reduction)
         whole, parts = whole_and_shards(fn, z1, target, weight)
@@ -240,6 +242,9 @@ def check_fit() -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    for name in sys.argv[1:]:
+    names = sys.argv[1:]
+    if names[0] == "--all":
+        SOME, names = every_two, names[1:]
+    for name in names:
         globals()[f"check_{name}"]()
         print(name, flush=True)

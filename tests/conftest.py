@@ -19,10 +19,10 @@ import pytest
 from hypothesis import settings
 
 from _adapters import ADAPTERS, XLA_IN_HASTE, cut_into
-from _covering import covering
+from _covering import COMPILERS, covering
 
 settings.register_profile("ntxent", max_examples=25, deadline=None, derandomize=True)
-settings.load_profile("ntxent")
+settings.register_profile("compiled", settings.get_profile("ntxent"), max_examples=5)
 
 PASSED: Counter[str] = Counter()
 WORST: dict[tuple[str, str], tuple[int, float]] = {}
@@ -61,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     name, device = config.getoption("--backend"), config.getoption("--device")
     if (name, device) == ("jax", "cpu") and not config.getoption("--all"):
         os.environ.setdefault("XLA_FLAGS", XLA_IN_HASTE)  # read when JAX compiles first
+    compiled = name in COMPILERS and not config.getoption("--all")  # each example anew
+    settings.load_profile("compiled" if compiled else "ntxent")
     if config.getoption("--require") and name:
         if not ADAPTERS[name].installed():
             msg = f"--require: {name} is not installed"

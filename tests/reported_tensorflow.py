@@ -1,6 +1,7 @@
 """Losses in modes of TensorFlow that hold for a whole process, each in one of its own.
 
-python tests/reported_tensorflow.py NAME ...     prints each name when it is done
+python tests/reported_tensorflow.py NAME ...         prints each name when it is done
+python tests/reported_tensorflow.py --all NAME ...   of more cases
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from _covering import every_two
+from _covering import each_once, every_two
 from _shards import GRADIENT, LOSS, TEMPERATURE, errors, shards
 
+SOME = each_once  # or `every_two`
 ROWS = (9,)
 FORMS = ("dense", "tiled", "tiles of 4")
 NAMES = (
@@ -79,7 +81,7 @@ def in_session(name: str, form: str, function: bool) -> Any:
 
 def check_graphs_of_tensorflow_1() -> None:
     """In a program of TensorFlow 2, as a `tf.function` in a test of an Estimator's model."""
-    for name, form, function in every_two(product(("nt_xent", "sup_con"), FORMS, (False, True))):
+    for name, form, function in SOME(product(("nt_xent", "sup_con"), FORMS, (False, True))):
         assert_right(name, form, in_session(name, form, function))
 
 
@@ -92,7 +94,7 @@ def check_equality_of_tensorflow_1() -> None:
 def check_behavior_of_tensorflow_1() -> None:
     """Shapes are made of `Dimension`s too, and loops are of another kind."""
     tf.compat.v1.disable_v2_behavior()
-    for name, form in product(NAMES, FORMS):
+    for name, form in SOME(product(NAMES, FORMS)):
         assert_right(name, form, in_session(name, form, function=False))
     check_graphs_of_tensorflow_1()
 
@@ -112,7 +114,7 @@ def check_numerics() -> None:
 
     graphs.COMPILED_ROWS = 8  # XLA has no such checks
     tf.debugging.enable_check_numerics()
-    for name, form, mode in every_two(product(NAMES, FORMS, ("eager", "graph"))):
+    for name, form, mode in SOME(product(NAMES, FORMS, ("eager", "graph"))):
         step = partial(derivatives, loss_of(name, form))
         step = step if mode == "eager" else tf.function(step)
         arrays = shards(name, ROWS).whole_arrays
@@ -129,6 +131,9 @@ def check_numerics() -> None:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    for name in sys.argv[1:]:
+    names = sys.argv[1:]
+    if names[0] == "--all":
+        SOME, names = every_two, names[1:]
+    for name in names:
         globals()[f"check_{name}"]()
         print(name, flush=True)

@@ -77,13 +77,14 @@ def test_every_two_values_meet_in_a_selection() -> None:
     assert len(found) < len(grid) / 2
 
 
-def items_of(mark: Any) -> list[Any]:
-    """A test's cases: a case and a form of it each."""
+def items_of(backend: str, *args: Any, **kwargs: Any) -> list[Any]:
+    """The cases of a marked test of a backend: a case and a form of it each."""
+    marks = {"covering": SimpleNamespace(args=args, kwargs=kwargs)}
     return [
         SimpleNamespace(
             nodeid=f"test_it[{case}-{form}]",
-            callspec=SimpleNamespace(params={"case": case, "form": form}),
-            get_closest_marker=lambda _: mark,
+            callspec=SimpleNamespace(params={"case": case, "form": form, "backend": backend}),
+            get_closest_marker=marks.get,
         )
         for case, form in product([Case("close", 2, n, 3, t) for n in (1, 2) for t in (1, 2)], "ab")
     ]
@@ -91,19 +92,25 @@ def items_of(mark: Any) -> list[Any]:
 
 def test_of_a_marked_test_some_cases_run() -> None:
     """Fields of a case count each by itself; what is named meets; what isn't marked runs whole."""
-    triple = ("images", "temperature", "form")
-    for args, kwargs, count in (
-        ((), {}, 5),  # four would do, which the greedy choice misses
-        ((triple,), {}, 8),
-        ((("form",),), {"pairs": False}, 2),
+    triple, alone = ("images", "temperature", "form"), {"pairs": False}
+    for backend, args, kwargs, count in (
+        ("numpy", (), {}, 5),  # four would do, which the greedy choice misses
+        ("numpy", (triple,), {}, 8),
+        ("numpy", (("form",),), alone, 2),
+        ("jax", (), {}, 2),
+        ("jax", (triple,), {}, 4),
+        ("tensorflow", (triple,), alone, 4),
     ):
-        items = items_of(SimpleNamespace(args=args, kwargs=kwargs))
+        items = items_of(backend, *args, **kwargs)
         kept, left_out = covering(items)
         assert len(kept) == count
         assert sorted(map(id, kept + left_out)) == sorted(map(id, items))
     with pytest.raises(KeyError):
-        covering(items_of(SimpleNamespace(args=(("no such name",),), kwargs={})))
-    assert covering(items_of(None))[1] == []
+        covering(items_of("numpy", ("no such name",)))
+    unmarked = items_of("numpy")
+    for item in unmarked:
+        item.get_closest_marker = lambda _: None
+    assert covering(unmarked)[1] == []
 
 
 def functions() -> list[tuple[str, ast.FunctionDef]]:

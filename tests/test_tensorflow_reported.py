@@ -33,9 +33,10 @@ def tf() -> Any:
 
 
 @pytest.mark.parametrize("names", [CHECKS[:2], *([name] for name in CHECKS[2:])], ids=str)
-def test_in_a_process_of_its_own(names: list[str]) -> None:
+def test_in_a_process_of_its_own(request: Any, names: list[str]) -> None:
     """What is checked, the script says; of the first two one may follow the other."""
-    assert assert_finished(started(SCRIPT, *names), 600).split() == names
+    every = ["--all"] * request.config.getoption("--all")
+    assert assert_finished(started(SCRIPT, *every, *names), 600).split() == names
 
 
 # What is Python's own in the package, and so may meet `==`, `in`, `not`, `and` and `or`.
