@@ -64,7 +64,9 @@ def install(session: nox.Session, *packages: str, group: str) -> None:
     """Put packages and a dependency group into the session's own environment.
 
     Python compiles what it imports, pip all there is: 66 s in place of 142 with every backend.
+    Python must be let write what it compiled, then, or each process would do it anew.
     """
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     if session.venv_backend != "none":
         tools = nox.project.dependency_groups(PYPROJECT, group)
         session.install("--no-compile", "-c", "constraints.txt", *packages, *tools)
