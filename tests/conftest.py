@@ -107,6 +107,12 @@ def backend(request: pytest.FixtureRequest) -> Any:
     return ADAPTERS[request.param](request.config.getoption("--device"))
 
 
+@pytest.fixture
+def every(request: pytest.FixtureRequest) -> bool:
+    """Whether all is asked for, at night, where less would do."""
+    return bool(request.config.getoption("--all"))
+
+
 @pytest.fixture(params=["dense", "tiled", "tiles of 8"])
 def implementation(request: pytest.FixtureRequest, backend: Any, monkeypatch: Any) -> str:
     """Each implementation; tiled also with tiles so small that every batch has ragged ones."""

@@ -54,13 +54,12 @@ def assert_finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
     ids=str,
 )
 def test_shards_have_the_loss_and_the_gradient_of_the_whole(
-    request: Any, batches: Any, count: int
+    every: bool, batches: Any, count: int
 ) -> None:
-    """In a graph: every loss with each implementation, each batch with some; all with `--all`.
+    """In a graph: each loss with one implementation, each batch with some; all with `--all`.
 
     Those of as many replicas share a process.
     """
-    every = request.config.getoption("--all")
     texts = [",".join(map(str, sizes)) for sizes in batches]
     what = "table" if every else "turns"
     lines = assert_finished(started(TABLE, what, *texts), 1800 if every else 600).splitlines()
@@ -72,10 +71,9 @@ def test_shards_have_the_loss_and_the_gradient_of_the_whole(
 
 
 @pytest.mark.parametrize("names", [CHECKS[1::2], CHECKS[::2]], ids=["some", "others"])
-def test_on_two_replicas(request: Any, names: list[str]) -> None:
+def test_on_two_replicas(every: bool, names: list[str]) -> None:
     """What is checked, the script says; not a process for each, which takes seconds to begin."""
-    every = ["--all"] * request.config.getoption("--all")
-    assert assert_finished(started(CHECK, *every, *names), 600).split() == names
+    assert assert_finished(started(CHECK, *["--all"] * every, *names), 600).split() == names
 
 
 def free_ports(count: int) -> list[int]:

@@ -33,10 +33,9 @@ def tf() -> Any:
 
 
 @pytest.mark.parametrize("names", [CHECKS[:2], *([name] for name in CHECKS[2:])], ids=str)
-def test_in_a_process_of_its_own(request: Any, names: list[str]) -> None:
+def test_in_a_process_of_its_own(every: bool, names: list[str]) -> None:
     """What is checked, the script says; of the first two one may follow the other."""
-    every = ["--all"] * request.config.getoption("--all")
-    assert assert_finished(started(SCRIPT, *every, *names), 600).split() == names
+    assert assert_finished(started(SCRIPT, *["--all"] * every, *names), 600).split() == names
 
 
 # What is Python's own in the package, and so may meet `==`, `in`, `not`, `and` and `or`.

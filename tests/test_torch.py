@@ -38,7 +38,7 @@ FORMULAS = list(itertools.product(["all", "one_positive", "negatives"], [2, 3]))
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("formula", FORMULAS, ids=str)
 def test_first_and_second_derivatives(
-    torch: Any, implementation: str, formula: tuple[str, int], normalize: bool
+    torch: Any, implementation: str, formula: tuple[str, int], normalize: bool, every: bool
 ) -> None:
     """gradcheck and gradgradcheck, the temperature among the inputs."""
     from ntxent.torch import nt_xent
@@ -50,7 +50,7 @@ def test_first_and_second_derivatives(
     def fn(tau: Any, *views: Any) -> Any:
         return nt_xent(*views, temperature=tau, **options)
 
-    inputs = (tau, *views_of(torch, count, dim=2))
+    inputs = (tau, *views_of(torch, count, dim=3 if every else 2))
     assert torch.autograd.gradcheck(fn, inputs)
     assert torch.autograd.gradgradcheck(fn, inputs)
 
