@@ -24,10 +24,10 @@ try:
 except ModuleNotFoundError:  # then get it into .venv, and run this file again there
     home = ROOT / ".venv"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    ask = [python, "-c", "import importlib.util as u; exit(u.find_spec('nox') is None)"]
+    ask = [python, "-c", "import sys, nox; sys.exit(not hasattr(nox.options, 'parallel'))"]
     if not python.exists() or subprocess.call(ask):
         venv.create(home, with_pip=True)
-        subprocess.check_call([python, "-m", "pip", "install", "--quiet", "nox"])
+        subprocess.check_call([python, "-m", "pip", "install", "--quiet", "nox>=2026.8.10"])
     sys.exit(subprocess.call([python, __file__, *sys.argv[1:]]))
 
 # A new backend is a line here and an extra of its name in pyproject.toml.
@@ -46,16 +46,16 @@ COMBINATIONS = [(backend, device) for backend in DEVICES for device in DEVICES[b
 nox.needs_version = ">=2026.8.10"  # the first that runs sessions side by side
 nox.options.default_venv_backend = "virtualenv"  # pip, not uv: nothing more to install
 nox.options.reuse_venv = "yes"  # pip brings a kept environment up to date in seconds
-# The long ones first, and two at a time: one installs or compiles while the other's tests run.
-# A GPU's memory is for one process.
-nox.options.sessions = [
+nox.options.sessions = [  # of the tests those that take longest first
     "lint",
     "types",
     *(f"tests({name}-cpu)" for name in ("tensorflow", "jax", "torch")),
     *("docs", "kernels(cpu)", "extras(cpu)", "parity(cpu)", "tests(numpy-cpu)"),
 ]
+# All of them two at a time: one installs or compiles while the other's tests run. What is named
+# runs alone, as a GPU's memory is for one process, and what it prints is seen as it comes.
 nox.options.allow_parallel = True
-nox.options.parallel = 1 if any("gpu" in word for word in sys.argv) else 2
+nox.options.parallel = 2 if len(sys.argv) == 1 else 1
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
@@ -63,8 +63,8 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 def install(session: nox.Session, *packages: str, group: str) -> None:
     """Put packages and a dependency group into the session's own environment.
 
-    Python compiles what it imports, pip all there is: 66 s in place of 142 with every backend.
-    Python must be let write what it compiled, then, or each process would do it anew.
+    With `--no-compile`, as pip would compile all there is: 66 s in place of 142 for all backends.
+    Python compiles what it imports, and must be let keep it, or each process would do it anew.
     """
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     if session.venv_backend != "none":
@@ -87,7 +87,7 @@ def package(backend: str) -> str:
     return "-e." if backend == "numpy" else f"-e.[{backend}]"
 
 
-@nox.session
+@nox.session(allow_parallel=False)  # it may mend what others read
 def lint(session: nox.Session) -> None:
     """Style, formatting, spelling and pyproject.toml: the hooks, which mend what they can."""
     install(session, group="lint")
@@ -164,7 +164,7 @@ def extras(session: nox.Session, device: str) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Every case of the tests: the sessions above run as many as let every two values meet."""
+    """Every case of the tests, of which the sessions above run some: see tests/_covering.py."""
     install(session, "-e.[all,triton]", group="test")
     every = ["--require", "--all", *SIDE_BY_SIDE, *session.posargs]
     for backend in DEVICES:

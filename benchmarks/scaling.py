@@ -63,7 +63,7 @@ class Measured(NamedTuple):
 
 def measured(rows: int, dim: int, processes: int, exchange: str) -> Measured:
     """One step in new processes."""
-    found = world(processes, work, rows, dim, exchange, timeout=WAIT_S, wait=WAIT_S)
+    found = world(processes, work, rows, dim, exchange, timeout=WAIT_S, wait=2 * WAIT_S)
     sent, peaks, seconds, flops = zip(*found, strict=True)
     return Measured(max(sent) / processes, max(peaks), max(seconds), max(flops))
 

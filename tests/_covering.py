@@ -1,4 +1,4 @@
-"""Which cases of a test run: as many of a full product as let every two of its values meet.
+"""Which cases of a test run: as many of a product as let every two values meet, or fewer.
 
     @pytest.mark.covering                                        every two
     @pytest.mark.covering(("geometry", "temperature", "dtype"))  and these three too
@@ -7,13 +7,14 @@
 Values are a test's parameters; one that is a named tuple counts as its fields. `--all` runs all.
 
 JAX and TensorFlow compile for seconds what the others run in milliseconds, and the formula is the
-same. There every value meets every implementation, and of what is named the first two meet.
+same. There every value meets every implementation, if that is a parameter, and is there if not; of
+what is named the first two meet, or all with `compiled=True`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,13 +27,20 @@ COMPILERS = ("jax", "tensorflow")
 def chosen(cases: Iterable[Parts]) -> list[int]:
     """Of some cases, each made of parts, the places of so many that no part is missing.
 
-    Each is the one that has most parts which those before it lack.
+    Each is the one that has most parts which those before it lack; of several the one whose parts
+    were met least often, or first values would be everywhere and the last ones once.
     """
     parts = [set(case) for case in cases]
     missing, found = set().union(*parts), []
+    met: Counter[Any] = Counter()
+
+    def gain(place: int) -> tuple[int, int]:
+        return len(parts[place] & missing), -sum(met[part] for part in parts[place])
+
     while missing:
-        best = max(range(len(parts)), key=lambda place: len(parts[place] & missing))
+        best = max(range(len(parts)), key=gain)
         missing -= parts[best]
+        met.update(parts[best])
         found.append(best)
     return sorted(found)
 
@@ -67,10 +75,14 @@ def backend_of(item: Any) -> str:
 
 
 def parts(
-    case: dict[str, Any], together: Sequence[Sequence[str]], backend: str, pairs: bool = True
+    case: dict[str, Any],
+    together: Sequence[Sequence[str]],
+    backend: str,
+    pairs: bool = True,
+    compiled: bool = False,
 ) -> Parts:
     """What of a case shall be in one that is chosen."""
-    if backend in COMPILERS:
+    if backend in COMPILERS and not compiled:
         together = [names[:2] for names in together]
     if pairs and backend in COMPILERS:
         yield from ((part, case.get("implementation")) for part in case.items())

@@ -85,13 +85,13 @@ def in_turn(place: int, sizes: tuple[int, ...]) -> tuple[str, ...]:
 
     A loss is traced for two seconds on two replicas and for up to thirty on four, of which each
     meets each. So on two, with as many rows or with more and fewer, each loss has one; alone a
-    third of them have one, another third on three, and on four two losses.
+    third of them have one; on three those that had as many rows on two, on four two losses.
     """
     number = TESTED.index(sizes)
     turn = (place // 2 + number) % 2
-    two = place % 2 == number % 2
-    wanted = {1: place % 3 == 0, 2: two, 3: place % 3 == 1, 4: place in (0, 5)}[len(sizes)]
-    return IMPLEMENTATIONS[turn : turn + 1] if wanted else ()
+    two = [other for other in range(len(LOSSES)) if other % 2 == number % 2]
+    wanted = {1: (0, 3, 6, 9), 2: two, 3: (1, 3, 7, 9, 11), 4: (0, 5)}[len(sizes)]
+    return IMPLEMENTATIONS[turn : turn + 1] if place in wanted else ()
 
 
 def table(sizes: tuple[int, ...], turns: bool = False) -> None:

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from _covering import each_once, every_two
+from _covering import each_once
 from _shards import GRADIENT, errors, few_positives
 from across_tensorflow import IMPLEMENTATIONS, SIZES, each, found, local, mirrored
 from ntxent.tensorflow import InfoNCELoss, NTXentLoss, SupConLoss, info_nce, nt_xent, sup_con
 
-SOME = each_once  # or `every_two`
+SOME: Any = each_once  # or `list`, of all
 
 
 def split(rows: Any) -> list[Any]:
@@ -84,7 +84,9 @@ def of_two_classes(z: Any, **options: Any) -> Any:
 def check_second_derivatives() -> None:
     """Of a penalty: a shard's gradient is W times the whole batch's, so this W^2 times."""
     both = partial(info_nce, symmetric=True)
-    for loss, implementation in SOME(product((nt_xent, both, of_two_classes), IMPLEMENTATIONS)):
+    every = list(product((nt_xent, info_nce, both, of_two_classes), IMPLEMENTATIONS))
+    few = [(nt_xent, "tiled"), (both, "tiled"), (of_two_classes, "tiled"), (both, "dense")]
+    for loss, implementation in few if SOME is each_once else every:
         of_penalty = partial(penalty, loss=loss, implementation=implementation)
 
         def slope(*inputs: Any, loss: Any = of_penalty, **options: Any) -> Any:
@@ -192,7 +194,8 @@ def check_keras_reductions() -> None:
     labels, weight = np.array([0, 1, 2, 0, 1, 3, 3, 0, 4]), np.arange(1.0, 10)
     kinds = (NTXentLoss, z2), (SupConLoss, labels), (InfoNCELoss, z2)
     reductions = "sum_over_batch_size", "sum", "mean_with_sample_weight", "none"
-    for place, reduction, weighted in SOME(product(range(3), reductions, (False, True))):
+    cases = product(range(3), product(reductions, (False, True)))
+    for place, (reduction, weighted) in SOME(cases):
         kind, target = kinds[place]
         fn = partial(reduced, kind, weighted, reduction)
         whole, parts = whole_and_shards(fn, z1, target, weight)
@@ -244,7 +247,7 @@ if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
     names = sys.argv[1:]
     if names[0] == "--all":
-        SOME, names = every_two, names[1:]
+        SOME, names = list, names[1:]
     for name in names:
         globals()[f"check_{name}"]()
         print(name, flush=True)

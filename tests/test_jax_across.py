@@ -91,7 +91,7 @@ def test_pmap_and_vmap(across: Any, how: Any, name: str) -> None:
 
 
 @pytest.mark.usefixtures("dtype")
-@pytest.mark.covering
+@pytest.mark.covering(("name", "how"), ("check_vma",), pairs=False)
 @pytest.mark.parametrize("name", ["sup_con", "info_nce, symmetric, queue, ids"])
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_several_axes(across: Any, how: Any, check_vma: bool, name: str) -> None:

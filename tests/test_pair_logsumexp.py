@@ -35,7 +35,7 @@ def by_loops(
     return np.array(lse), [dq, dk, np.array(dscale)]
 
 
-@pytest.mark.covering(("scale", "columns", "ids", "implementation"))
+@pytest.mark.covering(("scale", "columns", "implementation"), ("ids", "scale"), compiled=True)
 @pytest.mark.parametrize("scale", [2.0, 300.0])
 @pytest.mark.parametrize("columns", [False, True])
 @pytest.mark.parametrize("sizes", [(5, 5), (20, 37), (37, 20), (2, 9)], ids=str)

@@ -33,7 +33,7 @@ def compilers(backend: Any) -> list[Callable[..., Any]]:
     return []
 
 
-@pytest.mark.covering
+@pytest.mark.covering(("name", "dtype"))
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 @pytest.mark.parametrize("name", ["nt_xent", "sup_con", "info_nce"])
 def test_a_temperature_of_one_element_has_a_gradient_of_its_shape(

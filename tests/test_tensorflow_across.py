@@ -50,7 +50,7 @@ def assert_finished(process: subprocess.Popen[str], seconds: int = 300) -> str:
 
 @pytest.mark.parametrize(
     ("batches", "count"),
-    [(EVEN[:1], 4), ((EVEN[1], UNEVEN[0]), 12), (UNEVEN[1:2], 4), (UNEVEN[2:], 2)],
+    [(EVEN[:1], 4), ((EVEN[1], UNEVEN[0]), 12), (UNEVEN[1:2], 5), (UNEVEN[2:], 2)],
     ids=str,
 )
 def test_shards_have_the_loss_and_the_gradient_of_the_whole(

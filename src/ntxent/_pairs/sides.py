@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Array = Any
@@ -33,6 +34,47 @@ def two_sides(
     elif keys is None and not columns:
         return None, None
     return queries if keys is None else keys, query_ids if key_ids is None else key_ids
+
+
+class Pairs(NamedTuple):
+    """What every form of JAX and TensorFlow is given; see `ntxent._protocol.Ops.pair_logsumexp`."""
+
+    queries: Array
+    keys: Array | None  # None: the queries themselves
+    scale: Any
+    query_ids: Any  # none in a gradient
+    key_ids: Any
+
+    @property
+    def others(self) -> Array:
+        """The keys, whoever they are."""
+        return self.queries if self.keys is None else self.keys
+
+    @property
+    def inputs(self) -> tuple[Array, ...]:
+        """What there are gradients of: queries, scale, and keys if they have their own."""
+        given = self.queries, self.scale
+        return given if self.keys is None else (*given, self.keys)
+
+    def of(self, queries: Array, scale: Array, keys: Array | None = None) -> Pairs:
+        """The same of other inputs."""
+        return self._replace(queries=queries, scale=scale, keys=keys)
+
+
+def pairs_of(
+    as_ids: Callable[[Any, Array], Array],
+    queries: Array,
+    keys: Array | None,
+    scale: Any,
+    query_ids: Any,
+    key_ids: Any,
+    columns: bool,
+) -> Pairs:
+    """From the arguments of `Ops.pair_logsumexp`; `as_ids` makes arrays of periods."""
+    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
+    left = as_ids(query_ids, queries)
+    right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
+    return Pairs(queries, keys, scale, left, right)
 
 
 def sides(

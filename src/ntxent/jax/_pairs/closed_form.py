@@ -9,9 +9,8 @@ from typing import Any
 import jax
 from jax import Array
 
-from ntxent._pairs.sides import scale_gradient
+from ntxent._pairs.sides import Pairs, scale_gradient
 from ntxent.jax._pairs.reverse_mode import reverse_only
-from ntxent.jax._pairs.tiles import Pairs
 
 
 def closed_form(
@@ -19,9 +18,9 @@ def closed_form(
 ) -> Callable[[Any, Pairs], Array]:
     """The log-sum-exps as a function of a plan, which is known beforehand, and of pairs.
 
-    They come first of what `forward(plan, pairs, differentiated)` returns; of the rest
-    `backward(plan, pairs, upstream, *rest)` makes the gradients of queries and keys. Both are
-    compiled once for each plan.
+    `forward(plan, pairs, differentiated)` returns a tuple of them and of what else a gradient
+    needs, if there is to be one. Of that `backward(plan, pairs, upstream, *rest)` makes the
+    gradients of queries and keys. Both are compiled once for each plan, shape and dtype.
     """
     run = jax.jit(forward, static_argnums=(0, 2))
 

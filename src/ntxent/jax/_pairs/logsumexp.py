@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntxent._pairs import headroom, places
-from ntxent._pairs.sides import two_sides
+from ntxent._pairs.sides import Pairs, pairs_of
 from ntxent._spec import Options
 from ntxent.jax._pairs import tiled
-from ntxent.jax._pairs.tiles import Pairs, Plan, alike, similarities
+from ntxent.jax._pairs.tiles import Plan, alike, similarities
 from ntxent.jax._processes import shards
 from ntxent.jax._processes.mesh import JaxAcross
 from ntxent.jax._processes.shards import Spread
@@ -37,10 +37,7 @@ def pair_logsumexp(
 ) -> Array:
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
     across, unit = options.across, options.normalize
-    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
-    left = as_ids(query_ids, queries)
-    right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
-    pairs = Pairs(queries, keys, scale, left, right)
+    pairs = pairs_of(as_ids, queries, keys, scale, query_ids, key_ids, columns)
     if options.implementation == "dense":
         return dense(pairs, columns, across)
     sizes = queries.shape[0], pairs.others.shape[0]
@@ -54,7 +51,7 @@ def pair_logsumexp(
         varied = alike(*pairs, across.row_ids(queries))[:-1]
         return shards.pair_logsumexp(spread, Pairs(*varied))
     height, width = (places.tile_size(size, tiled.TILE) for size in sizes)
-    plan = Plan(*sizes, height, width, columns, keys is None, shifted)
+    plan = Plan(*sizes, height, width, columns, pairs.keys is None, shifted)
     held = plan.elements * queries.dtype.itemsize
     plan = plan._replace(keeps=held <= tiled.KEEP_BYTES)
     return tiled.pair_logsumexp(plan, Pairs(*alike(*pairs)))
@@ -67,13 +64,14 @@ def as_ids(ids: Array | int, rows: Array) -> Array:
 
 def dense(pairs: Pairs, columns: bool, across: JaxAcross | None = None) -> Array:
     """The matrix form: n^2 scores at once, derivatives by JAX; of gathered rows too."""
-    queries, _, scale, *ids = pairs
     if across is not None:
-        parts = (queries, ids[0]), (pairs.others, ids[1])
-        both = [parts, parts[::-1]][: 1 + columns]
-        return jnp.concatenate([gathered_dense(across, scale, *sides) for sides in both])
-    same = ids[0][:, None] == ids[1][None]
-    scores = similarities(queries * scale, pairs.others)
+        left, right = (pairs.queries, pairs.query_ids), (pairs.others, pairs.key_ids)
+        found = [gathered_dense(across, pairs.scale, left, right)]
+        if columns:
+            found.append(gathered_dense(across, pairs.scale, right, left))
+        return jnp.concatenate(found)
+    same = pairs.query_ids[:, None] == pairs.key_ids[None]
+    scores = similarities(pairs.queries * pairs.scale, pairs.others)
     rows = masked_logsumexp(scores, same, 1)
     return jnp.concatenate((rows, masked_logsumexp(scores, same, 0))) if columns else rows
 

@@ -24,9 +24,9 @@ from jax import Array, lax
 
 from ntxent._pairs import headroom
 from ntxent._pairs.functional_tile import factor, finite, prepared, sum_of, weights
-from ntxent._pairs.sides import Side, sides
+from ntxent._pairs.sides import Pairs, Side, sides
 from ntxent.jax._pairs.closed_form import closed_form
-from ntxent.jax._pairs.tiles import Grid, Pairs, Plan, cut, product, put, uncut
+from ntxent.jax._pairs.tiles import Grid, Plan, cut, product, put, uncut
 
 # Of tiles of 512, 1024 and 2048 (docs/performance.md, `python -m benchmarks.tune`) the last are a
 # sixth faster at N=1024 and a tenth at N=16384, but took 45 ms for 28 at N=2048.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ntxent._pairs.places import grid, tile_size
+from ntxent._pairs.sides import Pairs
 
 
 class Plan(NamedTuple):
@@ -40,21 +41,6 @@ class Plan(NamedTuple):
     def elements(self) -> int:
         """Of all tiles together."""
         return self.height * self.width * sum(len(places) for _, places in self.passes())
-
-
-class Pairs(NamedTuple):
-    """What every form is given; see `ntxent._protocol.Ops.pair_logsumexp`."""
-
-    queries: Array
-    keys: Array | None  # None: the queries themselves
-    scale: Any
-    query_ids: Any  # of gradients None
-    key_ids: Any
-
-    @property
-    def others(self) -> Array:
-        """The keys, whoever they are."""
-        return self.queries if self.keys is None else self.keys
 
 
 class Grid(NamedTuple):

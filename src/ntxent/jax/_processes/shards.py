@@ -20,10 +20,10 @@ from jax import Array
 
 from ntxent._pairs import places
 from ntxent._pairs.functional_tile import sum_of
-from ntxent._pairs.sides import Side, sides
+from ntxent._pairs.sides import Pairs, Side, sides
 from ntxent.jax._pairs import tiled
 from ntxent.jax._pairs.closed_form import closed_form
-from ntxent.jax._pairs.tiles import Grid, Pairs, Plan, cut
+from ntxent.jax._pairs.tiles import Grid, Plan, cut
 from ntxent.jax._processes.mesh import JaxAcross
 
 
@@ -67,7 +67,7 @@ def forward(spread: Spread, pairs: Pairs, differentiated: bool) -> tuple[Array, 
         row = found(spread, left, right, pairs.scale, shifted)
         return row, found(spread, right, left, pairs.scale, shifted) if spread.columns else None
 
-    return tiled.both_sides(*decided(spread, pairs.scale, run))
+    return tiled.both_sides(*decided_by_all(spread, pairs.scale, run))
 
 
 def backward(
@@ -82,14 +82,14 @@ def backward(
             return grad, None
         return grad, gradient(spread, right, left, pairs.scale, shifted)
 
-    grads: tuple[Array, Array | None] = decided(spread, pairs.scale, run)
+    grads: tuple[Array, Array | None] = decided_by_all(spread, pairs.scale, run)
     return grads
 
 
 pair_logsumexp = closed_form(forward, backward)
 
 
-def decided(spread: Spread, scale: Array, run: Any) -> Any:
+def decided_by_all(spread: Spread, scale: Array, run: Any) -> Any:
     """Run shifted or unshifted, all processes alike: they wait for each other in either."""
     largest = scale if spread.shifted is not None else spread.across.largest(scale)
     return tiled.decided(spread.shifted, spread.keys, largest, run)

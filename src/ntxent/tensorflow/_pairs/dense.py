@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntxent.tensorflow._pairs.tile import Pairs, lowest, none_where
+from ntxent._pairs.sides import Pairs
+from ntxent.tensorflow._pairs.tile import lowest, none_where
 
 Tensor = Any
 

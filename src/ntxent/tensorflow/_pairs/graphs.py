@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.op_callbacks import should_invoke_op_callbacks  # no public names
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-from ntxent.tensorflow._pairs.tile import Pairs
+from ntxent._pairs.sides import Pairs
 from ntxent.tensorflow._pairs.tiles import count
 
 # From so many queries on, if their number is known, XLA compiles the loop over tiles, 3 s for each

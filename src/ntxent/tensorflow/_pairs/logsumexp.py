@@ -11,11 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntxent._pairs.sides import sides, two_sides
+from ntxent._pairs.sides import Pairs, pairs_of, sides
 from ntxent._spec import Options
 from ntxent.tensorflow._pairs import dense, tiled
 from ntxent.tensorflow._pairs.closed_form import closed_form
-from ntxent.tensorflow._pairs.tile import Pairs, fits
+from ntxent.tensorflow._pairs.tile import fits
 from ntxent.tensorflow._pairs.tiles import count
 from ntxent.tensorflow._processes import shards
 
@@ -34,13 +34,12 @@ def pair_logsumexp(
 ) -> Tensor:
     """See `ntxent._protocol.Ops.pair_logsumexp`."""
     across, unit = options.across, options.normalize
-    keys, key_ids = two_sides(queries, keys, query_ids, key_ids, columns)
-    left = as_ids(query_ids, queries)
-    right = left if key_ids is None else as_ids(key_ids, queries if keys is None else keys)
-    unshifted = unit and fits(scale, queries if keys is None else keys)
-    pairs = Pairs(queries, keys, tf.convert_to_tensor(scale, queries.dtype), left, right)
+    pairs = pairs_of(as_ids, queries, keys, scale, query_ids, key_ids, columns)
+    unshifted = unit and fits(scale, pairs.others)
+    pairs = pairs._replace(scale=tf.convert_to_tensor(scale, queries.dtype))
     if across is not None:
-        left, right = (tf.cast(x, tf.int64) for x in (left, right))  # collectives take few integers
+        # Collectives take few integers.
+        left, right = (tf.cast(x, tf.int64) for x in (pairs.query_ids, pairs.key_ids))
         pairs = pairs._replace(query_ids=left, key_ids=right)
         form = shards.dense if options.implementation == "dense" else shards.by_tiles
         return form(pairs, unit, columns, across)

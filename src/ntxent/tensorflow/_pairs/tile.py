@@ -21,35 +21,10 @@ import tensorflow as tf
 
 from ntxent._pairs import headroom
 from ntxent._pairs.functional_tile import factor, finite, prepared, weights
-from ntxent._pairs.sides import Side
+from ntxent._pairs.sides import Pairs, Side
 from ntxent.tensorflow._pairs.tiles import count
 
 Tensor = Any
-
-
-class Pairs(NamedTuple):
-    """What every form is given; see `ntxent._protocol.Ops.pair_logsumexp`."""
-
-    queries: Tensor
-    keys: Tensor | None  # None: the queries themselves
-    scale: Tensor
-    query_ids: Tensor
-    key_ids: Tensor
-
-    @property
-    def others(self) -> Tensor:
-        """The keys, whoever they are."""
-        return self.queries if self.keys is None else self.keys
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What there are gradients of: queries, scale, and keys if they have their own."""
-        given = self.queries, self.scale
-        return given if self.keys is None else (*given, self.keys)
-
-    def of(self, queries: Tensor, scale: Tensor, keys: Tensor | None = None) -> Pairs:
-        """The same of other inputs."""
-        return self._replace(queries=queries, scale=scale, keys=keys)
 
 
 class Found(NamedTuple):

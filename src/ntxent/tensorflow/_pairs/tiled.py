@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ntxent._pairs.functional_tile import factor, prepared, sum_of, weights
-from ntxent._pairs.sides import Side
+from ntxent._pairs.sides import Pairs, Side
 from ntxent.tensorflow._pairs import tile as one_tile
 from ntxent.tensorflow._pairs.graphs import as_graph, in_xla
-from ntxent.tensorflow._pairs.tile import Found, Pairs, either, logarithm, lowest, total
+from ntxent.tensorflow._pairs.tile import Found, either, logarithm, lowest, total
 from ntxent.tensorflow._pairs.tiles import Cut, add_to, count, cut, sizes, store, transposed, uncut
 
 Tensor = Any

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ntxent._pairs.sides import Side, sides
+from ntxent._pairs.sides import Pairs, Side, sides
 from ntxent.tensorflow._pairs import tiled
 from ntxent.tensorflow._pairs.closed_form import closed_form
 from ntxent.tensorflow._pairs.dense import pair_logsumexp
-from ntxent.tensorflow._pairs.tile import Found, Pairs, fits
+from ntxent.tensorflow._pairs.tile import Found, fits
 from ntxent.tensorflow._pairs.tiles import count
 from ntxent.tensorflow._processes.replicas import Replicas
 
