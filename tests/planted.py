@@ -107,7 +107,7 @@ def failure(backend: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    failed = re.search(r"^FAILED (\S+)", run.stdout, re.MULTILINE)
+    failed = re.search(r"^FAILED (.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
     return failed[1] if failed and run.returncode else ""  # 2 of several processes, else 1
 
 
