@@ -1,4 +1,4 @@
-"""How many operations a step of PyTorch dispatches."""
+"""How many operations a step of PyTorch dispatches, and in which dtype they add up."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ def test_a_step_is_made_of_few_operations(backend: Any, name: str, most: int) ->
     """Each costs some microseconds, whatever it is given, and is a launch on a GPU."""
     found = dispatched(steps(backend.torch)[name])
     assert 10 < len(found) <= most, found
+
+
+def test_dots_with_positives_add_up_in_float64(backend: Any) -> None:
+    """A float32 sum is off by 1e-7, which the temperature divides."""
+    torch = backend.torch
+    rows, more = torch.randn(2, N, 513, generator=torch.Generator().manual_seed(0)).unbind()
+    rows, others = (torch.nn.functional.normalize(x) for x in (rows, rows + 0.01 * more))
+    expected = (rows.double() * others.double()).sum(1)
+    torch.testing.assert_close(backend.ops.row_dot(rows, others), expected, rtol=0, atol=2e-8)
